@@ -1,0 +1,171 @@
+"""The bytes behind the pages: K and V of every layer, cut into pages of a fixed number of slots."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kvpaged.checks import positive_int
+
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+
+@dataclass(frozen=True)
+class KVPage:
+    """One page, seen through the storage: writing to the views writes to the storage.
+
+    keys, values: [num_layers, num_kv_heads, page_size, head_dim].
+    """
+
+    page_id: int
+    keys: Tensor
+    values: Tensor
+
+
+class PageStorage:
+    """K and V for `num_pages` pages of `page_size` slots, in every layer.
+
+    A page holds its heads one after another, and a head its slots: [page, kv_head, slot, head_dim]. One (page, head) is then
+    a small contiguous matrix, which is what attention multiplies with. Every layer uses the same page ids.
+
+    Memory comes zeroed from the operating system when it is first touched, so that a storage of any size opens at once and
+    an unwritten slot reads the same on each run. A zero is a plausible number all the same: tests that must notice
+    a read of an unwritten slot fill `keys(layer)` and `values(layer)` with NaN first.
+
+    Raises ValueError for a size below 1 or a dtype other than float32, float16 and bfloat16.
+    """
+
+    def __init__(
+        self,
+        num_pages: int,
+        page_size: int,
+        num_layers: int,
+        num_kv_heads: int,
+        head_dim: int,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        if dtype not in DTYPES:
+            raise ValueError(f"dtype is {dtype}; pages hold {', '.join(map(str, DTYPES))}")
+        self.num_pages = positive_int("num_pages", num_pages)
+        self.page_size = positive_int("page_size", page_size)
+        self.num_layers = positive_int("num_layers", num_layers)
+        self.num_kv_heads = positive_int("num_kv_heads", num_kv_heads)
+        self.head_dim = positive_int("head_dim", head_dim)
+        self.dtype = dtype
+        shape = (num_layers, num_pages, num_kv_heads, page_size, head_dim)
+        self._keys = _lazy_zeros(shape, dtype)
+        self._values = _lazy_zeros(shape, dtype)
+
+    @property
+    def bytes_per_token(self) -> int:
+        """K and V of one token, all layers."""
+        return 2 * self.num_layers * self.num_kv_heads * self.head_dim * self.dtype.itemsize
+
+    @property
+    def bytes_per_page(self) -> int:
+        return self.bytes_per_token * self.page_size
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes reserved for all pages, written or not."""
+        return self.bytes_per_page * self.num_pages
+
+    def keys(self, layer: int) -> Tensor:
+        """K of one layer: [num_pages, num_kv_heads, page_size, head_dim], a view."""
+        self._check_layer(layer)
+        return self._keys[layer]
+
+    def values(self, layer: int) -> Tensor:
+        """V of one layer: [num_pages, num_kv_heads, page_size, head_dim], a view."""
+        self._check_layer(layer)
+        return self._values[layer]
+
+    def __getitem__(self, page_id: int) -> KVPage:
+        """One page as views. Raises IndexError for a page that does not exist."""
+        self._check_page(page_id)
+        return KVPage(page_id, self._keys[:, page_id], self._values[:, page_id])
+
+    def write(self, layer: int, slot_mapping: Sequence[int] | Tensor, keys: Tensor, values: Tensor) -> None:
+        """Store K and V of n tokens of one layer in n different slots.
+
+        slot_mapping: n flat slots, page_id * page_size + slot; a list or an int tensor [n].
+        keys, values: [n, num_kv_heads, head_dim], of the storage's dtype.
+        Raises IndexError for a layer or slot that does not exist, ValueError for a slot named twice or a wrong shape,
+        TypeError for a wrong dtype; nothing is written then.
+        """
+        self._check_layer(layer)
+        slots = self._check_slots(slot_mapping)
+        shape = (len(slots), self.num_kv_heads, self.head_dim)
+        for name, tensor in (("keys", keys), ("values", values)):
+            if tensor.shape != shape:
+                raise ValueError(
+                    f"{name} have shape {tuple(tensor.shape)}, expected {shape}: [slots, num_kv_heads, head_dim]"
+                )
+            if tensor.dtype != self.dtype:
+                raise TypeError(
+                    f"{name} are {tensor.dtype}, the pages hold {self.dtype}: convert with .to({self.dtype})"
+                )
+        page_ids = torch.from_numpy(slots // self.page_size)
+        offsets = torch.from_numpy(slots % self.page_size)
+        self._keys[layer][page_ids, :, offsets] = keys
+        self._values[layer][page_ids, :, offsets] = values
+
+    def copy(self, source: int, target: int, num_slots: int) -> None:
+        """Copy the first `num_slots` slots of one page to another, in every layer: the copy in copy-on-write.
+
+        Raises IndexError for a page that does not exist, ValueError when `num_slots` is not in 0..page_size or
+        source and target are one page; nothing is copied then.
+        """
+        self._check_page(source)
+        self._check_page(target)
+        if source == target:
+            raise ValueError(f"source and target are both page {source}; copy to another page")
+        if not 0 <= num_slots <= self.page_size:
+            raise ValueError(f"num_slots is {num_slots}; a page has {self.page_size} slots")
+        self._keys[:, target, :, :num_slots] = self._keys[:, source, :, :num_slots]
+        self._values[:, target, :, :num_slots] = self._values[:, source, :, :num_slots]
+
+    def __repr__(self) -> str:
+        return (
+            f"PageStorage({self.num_pages} pages of {self.page_size} slots, {self.num_layers} layers, "
+            f"{self.num_kv_heads} kv heads of {self.head_dim}, {self.dtype}, {self.num_bytes:,} bytes)"
+        )
+
+    def _check_layer(self, layer: int) -> None:
+        if not 0 <= layer < self.num_layers:
+            raise IndexError(f"layer {layer} does not exist; the storage has layers 0..{self.num_layers - 1}")
+
+    def _check_page(self, page_id: int) -> None:
+        if not 0 <= page_id < self.num_pages:
+            raise IndexError(f"page {page_id} does not exist; the storage has pages 0..{self.num_pages - 1}")
+
+    def _check_slots(self, slot_mapping: Sequence[int] | Tensor) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
+        slots = np.asarray(slot_mapping)
+        if slots.ndim != 1:
+            raise ValueError(f"slot_mapping has shape {slots.shape}; give one flat slot per token")
+        if slots.size and slots.dtype.kind not in "iu":
+            raise TypeError(f"slot_mapping holds {slots.dtype}; give ints: page_id * page_size + slot")
+        slots = slots.astype(np.int64)
+        if slots.size:
+            in_order = np.sort(slots)
+            num_slots = self.num_pages * self.page_size
+            for slot in (in_order[0], in_order[-1]):
+                if not 0 <= slot < num_slots:
+                    raise IndexError(f"slot {slot} does not exist; the storage has slots 0..{num_slots - 1}")
+            twice = in_order[1:][in_order[1:] == in_order[:-1]]
+            if twice.size:
+                raise ValueError(f"slot {twice[0]} is named twice in slot_mapping; each token needs a slot of its own")
+        return slots
+
+
+def _lazy_zeros(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    # torch.zeros touches every byte (seconds per gigabyte), torch.empty may hand out what an earlier tensor left behind.
+    # numpy's zeros leave the work to the operating system, and ask it for huge pages. The kernel wants 64-byte alignment.
+    num_bytes = dtype.itemsize
+    for size in shape:
+        num_bytes *= size
+    memory = np.zeros(num_bytes + 64, dtype=np.uint8)
+    start = -memory.ctypes.data % 64
+    return torch.from_numpy(memory[start : start + num_bytes]).view(dtype).view(shape)
