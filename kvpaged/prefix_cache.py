@@ -1,0 +1,301 @@
+"""Pages whose K and V are worth keeping, found again by the tokens they hold.
+
+A trie whose edges are pages of tokens. K and V of a token depend on every token before it, so a page may be reused
+exactly where the whole path from the root is the same: that is what walking down the trie checks, token by token.
+
+        root --[ 5 3 9 7 ]--> page 0 --[ 2 2 8 1 ]--> page 1 --[ 6 4 ]--> page 5     (partly filled: always a leaf)
+                                     \\-[ 2 2 8 6 ]--> page 3
+
+RadixAttention (Zheng et al. 2024, section 3) keeps such a tree; vLLM keeps a chain of hashes instead.
+"""
+
+import heapq
+from collections import Counter
+from collections.abc import Collection, Hashable, Iterable, Iterator
+from itertools import count
+from typing import NamedTuple
+
+from sortedcontainers import SortedList
+
+from kvpaged.checks import positive_int
+from kvpaged.events import EventKind, EventLog
+from kvpaged.page_pool import OutOfPages, PagePool
+from kvpaged.page_table import pages_for
+from kvpaged.tokens import TOKEN_BYTES, as_tokens, common_prefix, unpack
+
+
+class PrefixNode:
+    """One cached page: the edge of tokens that leads to it, and the pages that may follow it. A root has no page."""
+
+    __slots__ = ("_sorted", "alive", "children", "edge", "last_used", "page_id", "parent", "queued")
+
+    def __init__(self, edge: bytes, page_id: int, parent: "PrefixNode | None") -> None:
+        self.edge = edge
+        self.page_id = page_id
+        self.parent = parent
+        self.children: dict[bytes, PrefixNode] = {}
+        self.last_used = 0
+        self.alive = True
+        self.queued = False  # whether the eviction queue has an entry for it
+        # The children's edges in order, kept only where there is more than one child: a chain needs none.
+        self._sorted: SortedList[bytes] | None = None
+
+    @property
+    def tokens(self) -> list[int]:
+        """The tokens in the page: a page full of them, or fewer."""
+        return unpack(self.edge)
+
+    def add(self, child: "PrefixNode") -> None:
+        """Hang a child under this node."""
+        self.children[child.edge] = child
+        if self._sorted is not None:
+            self._sorted.add(child.edge)
+        elif len(self.children) > 1:
+            self._sorted = SortedList(self.children)
+
+    def remove(self, child: "PrefixNode") -> None:
+        """Take a child away."""
+        del self.children[child.edge]
+        if self._sorted is not None:
+            self._sorted.remove(child.edge)
+
+    def neighbours(self, edge: bytes) -> "list[PrefixNode]":
+        """Return the children on either side of where `edge` stands in order.
+
+        No other child has a longer prefix in common with it, so the best partial match costs one search, however
+        many children there are.
+        """
+        if self._sorted is None:
+            return list(self.children.values())
+        index = self._sorted.bisect_left(edge)
+        return [self.children[found] for found in self._sorted[max(0, index - 1) : index + 1]]
+
+
+class _Root(PrefixNode):
+    """Where the paths of one cache salt begin."""
+
+    __slots__ = ("cache_salt",)
+
+    def __init__(self, cache_salt: Hashable) -> None:
+        super().__init__(b"", -1, None)
+        self.cache_salt = cache_salt
+
+
+class PrefixMatch(NamedTuple):
+    """The longest cached prefix of some tokens. It owns nothing: share the pages before anything is evicted."""
+
+    page_ids: list[int]
+    num_tokens: int
+    full: PrefixNode | None = None  # the last node whose whole page matched
+    partial: PrefixNode | None = None  # the node of the last page, where only its first slots matched
+
+    def without_partial(self, page_size: int) -> "PrefixMatch":
+        """Return the part of this match that consists of whole pages."""
+        whole = self.num_tokens // page_size
+        return PrefixMatch(self.page_ids[:whole], whole * page_size, self.full)
+
+
+class PrefixCache:
+    """A trie of pages, one root for each cache salt. It owns one reference to each page in it.
+
+    Tokens are compared, never hashes of them alone, so that two prompts cannot be confused. A match is exact to the
+    token: the last page of a match may agree in its first slots only.
+    """
+
+    def __init__(self, pool: PagePool, page_size: int, events: EventLog | None = None) -> None:
+        """Raises ValueError if `page_size` is below 1."""
+        self.pool = pool
+        self.page_size = positive_int("page_size", page_size)
+        self.events = events if events is not None else EventLog(recording=False)
+        self._edge_bytes = page_size * TOKEN_BYTES
+        self._roots: dict[Hashable, _Root] = {}
+        self._num_pages = 0
+        self._clock = count(1)
+        # The leaves, and some that were, by when they were last used. Entries may be out of date: whoever takes one
+        # out looks at the node (see _choose_victims).
+        self._queue: list[tuple[int, int, PrefixNode]] = []
+
+    def __len__(self) -> int:
+        """Pages held."""
+        return self._num_pages
+
+    def match(self, tokens: Iterable[int], cache_salt: Hashable = None) -> PrefixMatch:
+        """Find the longest cached prefix of `tokens`, to the token. Changes nothing and takes no ownership.
+
+        The cost grows with the pages of the match, not with what is cached.
+        """
+        return self.match_packed(as_tokens(tokens)[1], cache_salt)
+
+    def match_packed(self, packed: bytes, cache_salt: Hashable) -> PrefixMatch:
+        """The same for tokens that are packed already."""
+        node: PrefixNode | None = self._roots.get(cache_salt)
+        if node is None:
+            return PrefixMatch([], 0)
+        width, start, page_ids = self._edge_bytes, 0, []
+        while (child := node.children.get(packed[start : start + width])) is not None and len(child.edge) == width:
+            page_ids.append(child.page_id)
+            start += width
+            node = child
+        rest = packed[start : start + width]
+        partial = max(node.neighbours(rest), key=lambda child: common_prefix(rest, child.edge), default=None)
+        shared = common_prefix(rest, partial.edge) if partial is not None else 0
+        if partial is None or not shared:
+            return PrefixMatch(page_ids, len(page_ids) * self.page_size, node)
+        page_ids.append(partial.page_id)
+        return PrefixMatch(page_ids, start // TOKEN_BYTES + shared, node, partial)
+
+    def touch(self, match: PrefixMatch) -> None:
+        """Note that a match is used now, so that it is evicted late.
+
+        The deepest node is enough: nodes above it leave after it, and inherit its time when it goes.
+        """
+        node = match.partial or match.full
+        if node is not None:
+            node.last_used = next(self._clock)
+
+    def insert(self, tokens: Iterable[int], page_ids: Iterable[int], cache_salt: Hashable = None) -> None:
+        """Keep the computed pages of `tokens`, becoming one more owner of each.
+
+        A page whose tokens are cached already on the same path is not kept a second time.
+        Raises ValueError if the pages are not just those that `tokens` need, or one of them is free.
+        """
+        packed, page_ids = as_tokens(tokens)[1], list(page_ids)
+        needed = pages_for(len(packed) // TOKEN_BYTES, self.page_size)
+        if len(page_ids) != needed:
+            raise ValueError(
+                f"{len(packed) // TOKEN_BYTES} tokens in pages of {self.page_size} need {needed} pages, "
+                f"but {len(page_ids)} are given"
+            )
+        for page_id in page_ids:
+            if not self.pool.ref_count(page_id):
+                raise ValueError(f"page {page_id} is free: only pages that somebody owns can be cached")
+        if page_ids:
+            self.insert_packed(packed, page_ids, cache_salt)
+
+    def insert_packed(
+        self, packed: bytes, page_ids: list[int], cache_salt: Hashable, after: PrefixNode | None = None
+    ) -> PrefixNode:
+        """Insert below the node `after` (the salt's root, if None); return the last node whose page is full.
+
+        The pages must be owned, and hold just the packed tokens.
+        """
+        node = after if after is not None else self._roots.setdefault(cache_salt, _Root(cache_salt))
+        now, width = next(self._clock), self._edge_bytes
+        node.last_used = now
+        kept: list[int] = []
+        replaced: list[PrefixNode] = []
+        for index, page_id in enumerate(page_ids):
+            edge = packed[index * width : (index + 1) * width]
+            child = node.children.get(edge)
+            if child is None:
+                neighbours = node.neighbours(edge)
+                covering = [other for other in neighbours if other.edge.startswith(edge)]
+                if covering:  # a partly filled page, of which another page holds every token and more
+                    covering[0].last_used = now
+                    break
+                replaced += [other for other in neighbours if edge.startswith(other.edge)]  # and the other way round
+                self.pool.share(page_id)
+                kept.append(page_id)
+                child = PrefixNode(edge, page_id, node)
+                node.add(child)
+            child.last_used = now
+            node = child
+        self._num_pages += len(kept)
+        if kept:
+            self.events.add(EventKind.INSERT, None, tuple(kept))
+        self._remove(replaced)
+        if not node.children:
+            self._enqueue(node)
+        return node if len(node.edge) in (0, width) or node.parent is None else node.parent
+
+    def evict(self, num_pages: int) -> int:
+        """Give back up to `num_pages` pages that only the cache owns; return how many became free.
+
+        The least recently used go first, and always a leaf before the page it continues.
+        """
+        victims = self._choose_victims(num_pages)
+        self._remove(victims)
+        return len(victims)
+
+    def allocate_many(self, n: int, keep: Collection[int] = ()) -> list[int]:
+        """Allocate `n` pages, evicting what only the cache owns if it must, but never the pages in `keep`.
+
+        All or nothing: raises OutOfPages, and has evicted nothing, if the free and the evictable are too few.
+        """
+        shortage = n - self.pool.num_free
+        if shortage > 0:
+            victims = self._choose_victims(shortage, keep)
+            if len(victims) < shortage:
+                for node in victims:
+                    self._enqueue(node)
+                raise OutOfPages(
+                    f"asked for {n} page{'s' * (n != 1)}: of {self.pool.num_pages}, {self.pool.num_free} are free and "
+                    f"{len(victims)} more can be evicted; release a sequence, or open a larger pool"
+                )
+            self._remove(victims)
+        return self.pool.allocate_many(n)
+
+    def clear(self) -> None:
+        """Give back every page."""
+        nodes = list(self.nodes())
+        self._remove(nodes[::-1])
+        self._queue.clear()
+
+    def nodes(self) -> Iterator[PrefixNode]:
+        """Iterate over the cached pages, each after the page it continues."""
+        stack: list[PrefixNode] = list(reversed(self._roots.values()))
+        while stack:
+            node = stack.pop()
+            if node.parent is not None:
+                yield node
+            stack += list(node.children.values())[::-1]
+
+    def _choose_victims(self, num_pages: int, keep: Collection[int] = ()) -> list[PrefixNode]:
+        """Take up to `num_pages` evictable nodes out of the queue, children before parents. Removes nothing."""
+        victims: list[PrefixNode] = []
+        in_use: list[PrefixNode] = []
+        chosen_children: Counter[PrefixNode] = Counter()
+        while len(victims) < num_pages and self._queue:
+            last_used, _, node = heapq.heappop(self._queue)
+            node.queued = False
+            if not node.alive or len(node.children) > chosen_children[node]:
+                continue  # gone, or no leaf any more
+            if last_used < node.last_used:
+                self._enqueue(node)
+            elif node.page_id in keep or self.pool.ref_count(node.page_id) > 1:
+                in_use.append(node)
+            else:
+                victims.append(node)
+                parent = node.parent
+                assert parent is not None
+                chosen_children[parent] += 1
+                parent.last_used = max(parent.last_used, node.last_used)
+                if parent.parent is not None and chosen_children[parent] == len(parent.children):
+                    self._enqueue(parent)
+        for node in in_use:  # being used is the latest use there is; and the next search need not pass them again
+            node.last_used = next(self._clock)
+            self._enqueue(node)
+        return victims
+
+    def _enqueue(self, node: PrefixNode) -> None:
+        if len(self._queue) > 2 * self._num_pages + 64:  # mostly entries of nodes that are gone
+            self._queue = [entry for entry in self._queue if entry[2].alive]
+            heapq.heapify(self._queue)
+        if not node.queued:
+            node.queued = True
+            heapq.heappush(self._queue, (node.last_used, next(self._clock), node))
+
+    def _remove(self, nodes: list[PrefixNode]) -> None:
+        """Give the pages of these nodes back; no node may have children that stay."""
+        for node in nodes:
+            parent = node.parent
+            assert parent is not None
+            parent.remove(node)
+            node.alive = False
+            if isinstance(parent, _Root) and not parent.children:
+                parent.alive = False
+                del self._roots[parent.cache_salt]
+        self._num_pages -= len(nodes)
+        self.pool.release_many(node.page_id for node in nodes)
+        if nodes:
+            self.events.add(EventKind.EVICT, None, tuple(node.page_id for node in nodes))
