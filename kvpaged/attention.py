@@ -130,18 +130,19 @@ def paged_attention_packed(
     `paged_attention_decode`. Returns the shape of query; each sequence gets, bit for bit, what `paged_attention` gives it
     alone. Raises ValueError, TypeError or IndexError for what does not fit; nothing is read then.
     """
+    _check_layer(layer, storage)
+    _check_query(query, storage.num_kv_heads, storage.head_dim, storage.dtype)
     tables = _tables(storage, page_tables, seq_lens)
     lengths = _ints("query_lens", query_lens, len(tables))
     if sum(lengths) != len(query):
         raise ValueError(f"query_lens add up to {sum(lengths)} tokens, but query has {len(query)}")
-    queries = torch.split(query, lengths)
-    for sequence, (rows, table) in enumerate(zip(queries, tables, strict=True)):
+    for sequence, (q_len, table) in enumerate(zip(lengths, tables, strict=True)):
         try:
-            _check_paged(rows, storage, table, layer)
+            _check_table(q_len, storage, table)
         except (ValueError, IndexError) as error:
             raise type(error)(f"sequence {sequence}: {error}") from None
     output = torch.empty_like(query)
-    for rows, out, table in zip(queries, torch.split(output, lengths), tables, strict=True):
+    for rows, out, table in zip(torch.split(query, lengths), torch.split(output, lengths), tables, strict=True):
         out.copy_(paged_attention(rows, storage, table, layer))
     return output
 
@@ -179,24 +180,37 @@ def _check_contiguous(query: Tensor, keys: Tensor, values: Tensor) -> None:
         )
     if values.dtype != keys.dtype:
         raise TypeError(f"keys are {keys.dtype}, values {values.dtype}: convert one of them")
-    _check_query(query, len(keys), keys.shape[1], keys.shape[2], keys.dtype)
+    _check_query(query, keys.shape[1], keys.shape[2], keys.dtype)
+    _check_lengths(len(query), len(keys))
 
 
 def _check_paged(query: Tensor, storage: PageStorage, table: PageTable, layer: int) -> list[int]:
+    _check_layer(layer, storage)
+    _check_query(query, storage.num_kv_heads, storage.head_dim, storage.dtype)
+    return _check_table(len(query), storage, table)
+
+
+def _check_layer(layer: int, storage: PageStorage) -> None:
     if not 0 <= layer < storage.num_layers:
         raise IndexError(f"layer {layer} does not exist; the storage has layers 0..{storage.num_layers - 1}")
-    if table.page_size != storage.page_size:
-        raise ValueError(f"the table has pages of {table.page_size} slots, the storage pages of {storage.page_size}")
-    _check_query(query, len(table), storage.num_kv_heads, storage.head_dim, storage.dtype)
-    return mapped_pages(table, storage.num_pages)
 
 
-def _check_query(query: Tensor, kv_len: int, num_kv_heads: int, head_dim: int, dtype: torch.dtype) -> None:
+def _check_query(query: Tensor, num_kv_heads: int, head_dim: int, dtype: torch.dtype) -> None:
     if query.ndim != 3 or query.shape[2] != head_dim:
-        raise ValueError(f"query has shape {tuple(query.shape)}, expected (q_len, heads, {head_dim})")
+        raise ValueError(f"query has shape {tuple(query.shape)}, expected (tokens, heads, {head_dim})")
     if query.dtype != dtype:
         raise TypeError(f"query is {query.dtype}, keys and values are {dtype}: convert with .to({dtype})")
     if query.shape[1] == 0 or query.shape[1] % num_kv_heads:
         raise ValueError(f"query has {query.shape[1]} heads; they must be a multiple of the {num_kv_heads} kv heads")
-    if not 1 <= len(query) <= kv_len:
-        raise ValueError(f"query has {len(query)} tokens of a sequence of {kv_len}; it must have 1 to {kv_len}")
+
+
+def _check_table(q_len: int, storage: PageStorage, table: PageTable) -> list[int]:
+    if table.page_size != storage.page_size:
+        raise ValueError(f"the table has pages of {table.page_size} slots, the storage pages of {storage.page_size}")
+    _check_lengths(q_len, len(table))
+    return mapped_pages(table, storage.num_pages)
+
+
+def _check_lengths(q_len: int, kv_len: int) -> None:
+    if not 1 <= q_len <= kv_len:
+        raise ValueError(f"query has {q_len} tokens of a sequence of {kv_len}; it must have 1 to {kv_len}")

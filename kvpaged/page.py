@@ -109,8 +109,8 @@ class PageStorage:
                 )
         page_ids = torch.from_numpy(slots // self.page_size)
         offsets = torch.from_numpy(slots % self.page_size)
-        self._keys[layer][page_ids, :, offsets] = keys
-        self._values[layer][page_ids, :, offsets] = values
+        self._keys[layer][page_ids, :, offsets] = keys.detach()
+        self._values[layer][page_ids, :, offsets] = values.detach()
 
     def copy(self, source: int, target: int, num_slots: int) -> None:
         """Copy the first `num_slots` slots of one page to another, in every layer: the copy in copy-on-write.
