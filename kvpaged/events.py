@@ -20,7 +20,7 @@ class EventKind(StrEnum):
     FORK = "fork"  # a child becomes one more owner of all its pages [pages; number: the child's id]
     TRUNCATE = "truncate"  # it forgets its tail and gives pages back [pages; number: tokens kept]
     RELEASE = "release"  # it ends and gives its pages back [pages]
-    INSERT = "insert"  # the prefix cache becomes one more owner [pages]
+    INSERT = "insert"  # the prefix cache becomes one more owner [pages; number: tokens in them, all full but the last]
     EVICT = "evict"  # the prefix cache gives pages back [pages]
 
 

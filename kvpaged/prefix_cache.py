@@ -180,7 +180,7 @@ class PrefixCache:
         The pages must be owned, and hold just the packed tokens.
         """
         node = after if after is not None else self._roots.setdefault(cache_salt, _Root(cache_salt))
-        now, width = next(self._clock), self._edge_bytes
+        now, width, num_tokens = next(self._clock), self._edge_bytes, 0
         node.last_used = now
         kept: list[int] = []
         replaced: list[PrefixNode] = []
@@ -196,13 +196,14 @@ class PrefixCache:
                 replaced += [other for other in neighbours if edge.startswith(other.edge)]  # and the other way round
                 self.pool.share(page_id)
                 kept.append(page_id)
+                num_tokens += len(edge) // TOKEN_BYTES
                 child = PrefixNode(edge, page_id, node)
                 node.add(child)
             child.last_used = now
             node = child
         self._num_pages += len(kept)
         if kept:
-            self.events.add(EventKind.INSERT, None, tuple(kept))
+            self.events.add(EventKind.INSERT, None, tuple(kept), (), num_tokens)
         self._remove(replaced)
         if not node.children:
             self._enqueue(node)
