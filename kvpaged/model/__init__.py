@@ -1,0 +1,7 @@
+"""A Llama-architecture decoder in plain PyTorch, and the small trained "recall" model."""
+
+from kvpaged.model.config import ModelConfig
+from kvpaged.model.decoder import Attend, Decoder
+from kvpaged.model.loading import load_model, load_tokenizer
+
+__all__ = ["Attend", "Decoder", "ModelConfig", "load_model", "load_tokenizer"]

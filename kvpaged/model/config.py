@@ -1,0 +1,113 @@
+"""What a checkpoint's `config.json` says about the decoder."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The shape of a Llama-architecture decoder, in this package's names."""
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    max_position_embeddings: int
+    rope_theta: float = 10000.0
+    rms_norm_eps: float = 1e-6
+    tie_word_embeddings: bool = False
+    bos_token_id: int | None = None
+    eos_token_id: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse shapes that no decoder can have: ValueError names the values."""
+        if self.num_heads % self.num_kv_heads:
+            raise ValueError(
+                f"{self.num_heads} heads cannot share {self.num_kv_heads} kv heads evenly: "
+                "num_attention_heads must be a multiple of num_key_value_heads"
+            )
+        if self.head_dim % 2:
+            raise ValueError(f"head_dim is {self.head_dim}: rotary embedding turns pairs, so it must be even")
+
+    @classmethod
+    def from_json(cls, path: Path) -> ModelConfig:
+        """Read a Hugging Face `config.json`; ValueError for anything this decoder does not compute."""
+        try:
+            raw = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{path} is not JSON ({error}): fetch the checkpoint again") from None
+        try:
+            return cls._from_hugging_face(raw)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+
+    @classmethod
+    def _from_hugging_face(cls, raw: dict[str, Any]) -> ModelConfig:
+        for name, accepted, remedy in _COMPUTED:
+            value = raw.get(name, accepted[0])
+            if value not in accepted:
+                raise ValueError(f"{name} is {value!r}, and this decoder computes {accepted[0]!r} only: {remedy}")
+        missing = [name for name in _REQUIRED if not isinstance(raw.get(name), int)]
+        if missing:
+            raise ValueError(f"no whole number for {', '.join(missing)}: add them to the file")
+        heads = raw["num_attention_heads"]
+        if raw.get("head_dim") is None and raw["hidden_size"] % heads:
+            raise ValueError(f"hidden_size {raw['hidden_size']} does not divide into {heads} heads: give head_dim")
+        return cls(
+            vocab_size=raw["vocab_size"],
+            hidden_size=raw["hidden_size"],
+            intermediate_size=raw["intermediate_size"],
+            num_layers=raw["num_hidden_layers"],
+            num_heads=heads,
+            num_kv_heads=raw.get("num_key_value_heads") or heads,
+            head_dim=raw.get("head_dim") or raw["hidden_size"] // heads,
+            max_position_embeddings=raw["max_position_embeddings"],
+            rope_theta=_rope_theta(raw),
+            rms_norm_eps=raw.get("rms_norm_eps", cls.rms_norm_eps),
+            tie_word_embeddings=raw.get("tie_word_embeddings", False),
+            bos_token_id=_one_token(raw, "bos_token_id"),
+            eos_token_id=_one_token(raw, "eos_token_id"),
+        )
+
+
+_REQUIRED = (
+    "vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads max_position_embeddings"
+).split()
+
+# name, values accepted (the first where the file is silent), remedy
+_COMPUTED: tuple[tuple[str, tuple[Any, ...], str], ...] = (
+    ("model_type", ("llama",), "use a checkpoint of the Llama architecture"),
+    ("hidden_act", ("silu",), "use a checkpoint with SwiGLU feed-forward layers"),
+    ("attention_bias", (False, None), "use a checkpoint without biases"),
+    ("mlp_bias", (False, None), "use a checkpoint without biases"),
+    ("quantization_config", (None,), "use the checkpoint that is not quantised"),
+)
+
+
+def _rope_theta(raw: dict[str, Any]) -> float:
+    """The rotary base: in `rope_parameters` (transformers 5), else beside the rest (4 and earlier)."""
+    theta = raw.get("rope_theta", ModelConfig.rope_theta)
+    for name in ("rope_scaling", "rope_parameters"):
+        rope = raw.get(name) or {}
+        kind = rope.get("rope_type", rope.get("type", "default"))
+        if kind != "default" or rope.get("partial_rotary_factor", 1.0) != 1.0:
+            raise ValueError(
+                f"{name} is {rope!r}, and this decoder turns whole heads by unscaled angles only: "
+                "use a checkpoint without RoPE scaling"
+            )
+        theta = rope.get("rope_theta", theta)
+    return float(theta)
+
+
+def _one_token(raw: dict[str, Any], name: str) -> int | None:
+    token = raw.get(name)
+    if isinstance(token, list):
+        raise ValueError(f"{name} is {token!r}, and this decoder knows one such token: keep the one you need")
+    return token
