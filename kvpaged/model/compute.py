@@ -1,0 +1,112 @@
+"""One sequence at a time through the decoder: on pages, on a contiguous cache, and with no cache at all.
+
+The three ways to generate give the same tokens; they differ in what they compute again and in what they hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from kvpaged.attention import paged_attention
+from kvpaged.cache import PagedKVCache
+from kvpaged.model.config import ModelConfig
+from kvpaged.model.decoder import Decoder
+from kvpaged.naive_cache import GrowingCache, NoCache, ReservedCache
+from kvpaged.page import PageStorage
+from kvpaged.sequence import Sequence as PagedSequence
+
+
+def open_storage(model: Decoder, num_pages: int, page_size: int, dtype: torch.dtype | None = None) -> PageStorage:
+    """The storage whose pages fit a model's K and V; `dtype` is the model's own unless given.
+
+    Raises ValueError as `PageStorage` does.
+    """
+    config = model.config
+    dtype = model.embed_tokens.weight.dtype if dtype is None else dtype
+    return PageStorage(num_pages, page_size, config.num_layers, config.num_kv_heads, config.head_dim, dtype)
+
+
+@torch.no_grad()
+def compute(model: Decoder, cache: PagedKVCache, sequence: PagedSequence) -> Tensor:
+    """Logits [vocab_size] of a sequence's last token, after one forward pass over its tokens not computed yet.
+
+    Their K and V are written to the slots that the sequence reserved, and it marks them as computed.
+    Raises ValueError if the cache has no storage, or all tokens are computed already.
+    """
+    storage = cache.storage
+    if not isinstance(storage, PageStorage):
+        raise ValueError("this cache keeps books only: open it with storage=open_storage(model, num_pages, page_size)")
+    start, stop = sequence.num_computed, len(sequence)
+    if start == stop:
+        raise ValueError(f"all {stop} tokens of sequence {sequence.id} are computed: append the next token first")
+    slots = sequence.slot_mapping(start, stop)
+
+    def attend(layer: int, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        storage.write(layer, slots, keys, values)
+        return paged_attention(query, storage, sequence.table, layer)
+
+    tokens, positions = torch.tensor(sequence.tokens[start:]), torch.arange(start, stop)
+    logits: Tensor = model(tokens, positions, attend, torch.tensor([stop - start - 1]))[0]
+    sequence.mark_computed()
+    return logits
+
+
+def generate_paged(model: Decoder, cache: PagedKVCache, prompt_tokens: Sequence[int], max_tokens: int) -> list[int]:
+    """Greedy continuation of a prompt, K and V on pages; the sequence is released at the end.
+
+    Stops after <eos>, after `max_tokens`, or where the model's context ends. Raises OutOfPages when the pages run out.
+    """
+    sequence = cache.sequence(prompt_tokens)
+
+    def logits_after(output: list[int]) -> Tensor:
+        if output:
+            sequence.append(output[-1])
+        return compute(model, cache, sequence)
+
+    try:
+        return _generate(model.config, prompt_tokens, max_tokens, logits_after)
+    finally:
+        sequence.release()
+
+
+def generate_cached(
+    model: Decoder, prompt_tokens: Sequence[int], max_tokens: int, cache: GrowingCache | ReservedCache
+) -> list[int]:
+    """Greedy continuation of a prompt, K and V in one contiguous, empty cache. Stops as `generate_paged` does."""
+    return _generate(
+        model.config,
+        prompt_tokens,
+        max_tokens,
+        lambda output: _last_logits(model, cache, [output[-1]] if output else prompt_tokens),
+    )
+
+
+def generate_naive(model: Decoder, prompt_tokens: Sequence[int], max_tokens: int) -> list[int]:
+    """Greedy continuation of a prompt, computing every token again for each new one. Stops as `generate_paged` does."""
+    return _generate(
+        model.config,
+        prompt_tokens,
+        max_tokens,
+        lambda output: _last_logits(model, NoCache(), [*prompt_tokens, *output]),
+    )
+
+
+def _generate(
+    config: ModelConfig, prompt_tokens: Sequence[int], max_tokens: int, logits_after: Callable[[list[int]], Tensor]
+) -> list[int]:
+    room = config.max_position_embeddings - len(prompt_tokens)
+    output: list[int] = []
+    while len(output) < min(max_tokens, room) and (not output or output[-1] != config.eos_token_id):
+        output.append(int(logits_after(output).argmax()))
+    return output
+
+
+@torch.no_grad()
+def _last_logits(model: Decoder, cache: NoCache | GrowingCache | ReservedCache, tokens: Sequence[int]) -> Tensor:
+    start = len(cache)
+    positions = torch.arange(start, start + len(tokens))
+    logits: Tensor = model(torch.tensor(tokens), positions, cache.attend, torch.tensor([len(tokens) - 1]))[0]
+    return logits
