@@ -2,7 +2,6 @@
 
 from collections.abc import Hashable, Iterable
 from itertools import count
-from weakref import WeakSet
 
 from kvpaged.events import EventLog
 from kvpaged.laws import check
@@ -41,8 +40,8 @@ class PagedKVCache:
         self.storage = storage
         self.prefix_caching = prefix_caching
         self.page_size = page_size
-        # Weak: a sequence that its owner dropped without releasing it is no owner, and `check` finds its pages.
-        self.sequences: WeakSet[Sequence] = WeakSet()
+        # All that were begun or forked and not released yet. Only `release` ends ownership, never the garbage collector.
+        self.sequences: set[Sequence] = set()
         self.sequence_ids = count()
 
     def sequence(self, prompt_tokens: Iterable[int], cache_salt: Hashable = None) -> Sequence:

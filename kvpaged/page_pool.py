@@ -99,15 +99,18 @@ class PagePool:
         counts = self.ref_counts
         done: list[int] = []
         freed: list[int] = []
-        for page_id in page_ids:
-            if not 0 <= page_id < len(counts) or not counts[page_id]:
-                for undone in done:
-                    counts[undone] += 1
-                self._require_owned(page_id, "released")
-            counts[page_id] -= 1
-            done.append(page_id)
-            if not counts[page_id]:
-                freed.append(page_id)
+        try:
+            for page_id in page_ids:
+                if not 0 <= page_id < len(counts) or not counts[page_id]:
+                    self._require_owned(page_id, "released")
+                counts[page_id] -= 1
+                done.append(page_id)
+                if not counts[page_id]:
+                    freed.append(page_id)
+        except ValueError:
+            for page_id in done:
+                counts[page_id] += 1
+            raise
         self._released += freed
 
     def _require_in_pool(self, page_id: int) -> None:

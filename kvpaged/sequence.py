@@ -8,7 +8,6 @@ slots       <--------------------------------->  len(seq) = 10: a slot is reserv
 from collections.abc import Hashable
 from itertools import count
 from typing import Protocol
-from weakref import WeakSet
 
 from kvpaged.events import EventKind, EventLog
 from kvpaged.page_pool import OutOfPages, PagePool
@@ -35,7 +34,7 @@ class Memory(Protocol):
     storage: Storage | None
     events: EventLog
     prefix_caching: bool
-    sequences: "WeakSet[Sequence]"
+    sequences: "set[Sequence]"
     sequence_ids: "count[int]"
 
 
@@ -43,7 +42,6 @@ class Sequence:
     """The tokens of one sequence and its table. It owns one reference to each page in the table, until `release`."""
 
     __slots__ = (
-        "__weakref__",
         "_cached_path",
         "_events",
         "_memory",

@@ -1,0 +1,1 @@
+"""What the book measures against: baselines and workloads."""

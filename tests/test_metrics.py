@@ -1,0 +1,81 @@
+"""Metrics: folds over the event log."""
+
+import pytest
+
+from kvpaged import Event, EventKind, EventLog, PagedKVCache, Replay, memory_over_time, memory_totals
+
+
+@pytest.fixture
+def cache() -> PagedKVCache:
+    return PagedKVCache(num_pages=16, page_size=4, events=EventLog())
+
+
+def test_totals_add_up_what_happened(cache: PagedKVCache) -> None:
+    first = cache.sequence(range(10))  # 3 pages
+    first.mark_computed()
+    first.release()  # all 3 stay in the prefix cache
+    second = cache.sequence(range(10))  # hits 9: shares 3, copies 1 slot of the third
+    fork = second.fork()  # shares 3
+    fork.append(60)  # copies 2 slots
+    fork.release()
+    second.release()
+    cache.prefix.evict(2)
+    totals = memory_totals(cache.events, 4)
+    assert (totals.pages_allocated, totals.pages_shared) == (3 + 1 + 1, 3 + 3)
+    assert (totals.pages_copied, totals.slots_copied, totals.bytes_copied(8)) == (2, 1 + 2, 24)
+    assert (totals.tokens_hit, totals.tokens_missed, totals.hit_rate) == (9, 11, 9 / 20)
+    assert (totals.tokens_appended, totals.peak_pages) == (1, 5)
+    # What the fork and the second wrote privately holds nothing that the cache does not know: it is freed at once.
+    assert (totals.pages_evicted, totals.pages_freed) == (2, 1 + 1 + 2)
+
+
+def test_a_page_counts_as_reused_when_somebody_had_it_before() -> None:
+    cache = PagedKVCache(4, 4, prefix_caching=False, events=EventLog())
+    for _ in range(3):
+        cache.sequence(range(8)).release()
+    totals = memory_totals(cache.events, 4)
+    assert (totals.pages_allocated, totals.pages_reused, totals.pages_freed) == (6, 4, 6)
+
+
+def test_memory_over_time_counts_pages_slots_and_sharing(cache: PagedKVCache) -> None:
+    sequence = cache.sequence(range(6))
+    fork = sequence.fork()
+    use = memory_over_time(cache.events, 4)[-1]
+    assert (use.used, use.slots_used, use.slots, use.tokens) == (2, 6, 8, 12)
+    assert (use.waste, use.saved_by_sharing, use.idle) == (0.25, 2, 0)
+    fork.release()
+    sequence.mark_computed()
+    sequence.release()
+    use = memory_over_time(cache.events, 4)[-1]
+    assert (use.used, use.idle, use.slots_used, use.tokens, use.saved_by_sharing) == (2, 2, 6, 0, 0)
+
+
+def test_memory_can_be_sampled_at_chosen_events(cache: PagedKVCache) -> None:
+    sequence = cache.sequence(range(4))
+    for token in range(3):
+        sequence.append(token)
+    samples = memory_over_time(cache.events, 4, at=lambda event: event.kind == EventKind.APPEND)
+    assert [sample.tokens for sample in samples] == [5, 6, 7]
+
+
+def test_nothing_used_wastes_nothing() -> None:
+    assert memory_totals([], 4).hit_rate == 0
+    assert memory_over_time([Event("step", 0)], 4)[0].waste == 0
+
+
+def test_a_replay_passes_over_events_of_other_rooms(cache: PagedKVCache) -> None:
+    sequence = cache.sequence(range(4))
+    cache.events.add("step", None, number=4)
+    cache.events.add("finish", sequence.id)
+    replay = Replay(4).apply_all(cache.events)
+    assert replay.tables == {0: sequence.table.page_ids}
+
+
+def test_slots_used_are_those_of_the_owner_with_most_tokens_in_the_page(cache: PagedKVCache) -> None:
+    sequence = cache.sequence(range(6))
+    fork = sequence.fork()
+    fork.truncate(5)
+    replay = Replay(4).apply_all(cache.events)
+    assert list(replay.slots_used().values()) == [4, 2]
+    sequence.release()
+    assert list(Replay(4).apply_all(cache.events).slots_used().values()) == [4, 1]

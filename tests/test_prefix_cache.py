@@ -1,0 +1,243 @@
+"""The prefix cache: pages found again by the tokens they hold."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kvpaged import OutOfPages, PagePool, PrefixCache
+
+
+def cache_with(*prompts: list[int], page_size: int = 4, num_pages: int = 64) -> tuple[PagePool, PrefixCache]:
+    """A cache that alone owns the pages of these prompts."""
+    pool = PagePool(num_pages)
+    prefix = PrefixCache(pool, page_size)
+    for prompt in prompts:
+        insert(prefix, prompt)
+    return pool, prefix
+
+
+def insert(prefix: PrefixCache, tokens: list[int], cache_salt: str | None = None) -> list[int]:
+    pages = prefix.pool.allocate_many(-(-len(tokens) // prefix.page_size))
+    prefix.insert(tokens, pages, cache_salt)
+    prefix.pool.release_many(pages)
+    return pages
+
+
+def test_an_empty_cache_matches_nothing() -> None:
+    _, prefix = cache_with()
+    match = prefix.match([1, 2, 3])
+    assert (match.page_ids, match.num_tokens, len(prefix)) == ([], 0, 0)
+
+
+def test_a_match_gives_the_pages_on_the_path() -> None:
+    pool = PagePool(8)
+    prefix = PrefixCache(pool, 4)
+    pages = insert(prefix, list(range(12)))
+    match = prefix.match([*range(8), 99, 98, 97, 96, 95])
+    assert (match.page_ids, match.num_tokens) == (pages[:2], 8)
+
+
+def test_a_match_is_exact_to_the_token() -> None:
+    _, prefix = cache_with(list(range(12)))
+    for length in range(13):
+        match = prefix.match([*range(length), 99])
+        assert match.num_tokens == length
+        assert len(match.page_ids) == -(-length // 4)
+
+
+def test_the_sibling_with_the_longest_common_prefix_is_found() -> None:
+    _, prefix = cache_with([1, 2, 3, 4], [1, 2, 9, 9], [1, 7, 7, 7], [8, 8, 8, 8])
+    assert prefix.match([1, 2, 9, 5]).num_tokens == 3
+    assert prefix.match([1, 2, 5]).num_tokens == 2
+    assert prefix.match([1, 5, 5, 5]).num_tokens == 1
+    assert prefix.match([5, 5]).num_tokens == 0
+
+
+def test_the_same_page_of_tokens_after_another_prefix_is_another_page() -> None:
+    _, prefix = cache_with([1, 1, 1, 1, 5, 5, 5, 5], [2, 2, 2, 2, 5, 5, 5, 5])
+    one, other = prefix.match([1, 1, 1, 1, 5, 5, 5, 5]), prefix.match([2, 2, 2, 2, 5, 5, 5, 5])
+    assert one.num_tokens == other.num_tokens == 8
+    assert not set(one.page_ids) & set(other.page_ids)
+
+
+def test_a_match_takes_no_ownership() -> None:
+    pool, prefix = cache_with(list(range(8)))
+    before = [pool.ref_count(page) for page in range(8)]
+    prefix.match(range(8))
+    assert [pool.ref_count(page) for page in range(8)] == before
+
+
+def test_insert_makes_the_cache_one_more_owner_of_what_it_keeps() -> None:
+    pool = PagePool(8)
+    prefix = PrefixCache(pool, 4)
+    pages = pool.allocate_many(2)
+    prefix.insert(range(8), pages)
+    assert [pool.ref_count(page) for page in pages] == [2, 2]
+    assert len(prefix) == 2
+
+
+def test_duplicates_are_kept_once() -> None:
+    pool = PagePool(8)
+    prefix = PrefixCache(pool, 4)
+    first = insert(prefix, list(range(8)))
+    second = pool.allocate_many(3)
+    prefix.insert([*range(8), 50], second)
+    assert [pool.ref_count(page) for page in second] == [1, 1, 2]
+    assert prefix.match(range(8)).page_ids == first
+    assert len(prefix) == 3
+
+
+def test_a_partly_filled_page_gives_way_to_a_fuller_one() -> None:
+    pool = PagePool(8)
+    prefix = PrefixCache(pool, 4)
+    insert(prefix, [1, 2])
+    longer = insert(prefix, [1, 2, 3])
+    assert (len(prefix), pool.num_used) == (1, 1)
+    assert prefix.match([1, 2, 3, 4]).page_ids == longer
+    insert(prefix, [1, 2])
+    assert (len(prefix), pool.num_used) == (1, 1)
+
+
+def test_no_cached_page_crosses_a_salt() -> None:
+    pool, prefix = cache_with()
+    mine = insert(prefix, [1, 2, 3, 4], "mine")
+    yours = insert(prefix, [1, 2, 3, 4], "yours")
+    assert prefix.match([1, 2, 3, 4], "mine").page_ids == mine
+    assert prefix.match([1, 2, 3, 4], "yours").page_ids == yours
+    assert prefix.match([1, 2, 3, 4]).num_tokens == 0
+    assert prefix.match([1, 2, 3, 4], "").num_tokens == 0
+
+
+def test_eviction_takes_the_least_recently_used_first() -> None:
+    pool, prefix = cache_with([1] * 4, [2] * 4, [3] * 4)
+    prefix.touch(prefix.match([1] * 4))
+    assert prefix.evict(1) == 1
+    assert [prefix.match([token] * 4).num_tokens for token in (1, 2, 3)] == [4, 0, 4]
+    assert prefix.evict(1) == 1
+    assert [prefix.match([token] * 4).num_tokens for token in (1, 2, 3)] == [4, 0, 0]
+
+
+def test_eviction_takes_leaves_before_the_pages_they_continue() -> None:
+    _, prefix = cache_with(list(range(12)))
+    for left in (8, 4, 0):
+        assert prefix.evict(1) == 1
+        assert prefix.match(range(12)).num_tokens == left
+
+
+def test_a_page_above_is_as_recent_as_the_most_recent_below() -> None:
+    _, prefix = cache_with([1] * 8, [2] * 4)
+    prefix.touch(prefix.match([1] * 8))
+    assert prefix.evict(2) == 2
+    assert prefix.match([1] * 8).num_tokens == 4
+    assert prefix.match([2] * 4).num_tokens == 0
+
+
+def test_eviction_spares_pages_that_somebody_else_owns() -> None:
+    pool, prefix = cache_with([1] * 4, [2] * 4)
+    [page] = prefix.match([1] * 4).page_ids
+    pool.share(page)
+    assert prefix.evict(5) == 1
+    assert prefix.match([1] * 4).page_ids == [page]
+    pool.release(page)
+    assert prefix.evict(5) == 1
+    assert pool.num_used == 0
+
+
+def test_eviction_returns_how_many_pages_became_free() -> None:
+    pool, prefix = cache_with(list(range(12)))
+    free = pool.num_free
+    assert prefix.evict(2) == 2
+    assert pool.num_free == free + 2
+    assert prefix.evict(5) == 1
+    assert prefix.evict(5) == 0
+
+
+def test_allocating_evicts_what_only_the_cache_owns() -> None:
+    pool, prefix = cache_with(list(range(8)), [9] * 4, num_pages=4)
+    assert len(prefix.allocate_many(3)) == 3
+    assert (len(prefix), pool.num_free) == (1, 0)
+
+
+def test_allocating_more_than_can_be_evicted_evicts_nothing() -> None:
+    pool, prefix = cache_with([1] * 8, [2] * 4, num_pages=4)
+    with pytest.raises(OutOfPages, match="asked for 4 pages: of 4, 1 are free and 2 more can be evicted"):
+        prefix.allocate_many(4, keep=prefix.match([2] * 4).page_ids)
+    assert (len(prefix), pool.num_free) == (3, 1)
+    with pytest.raises(OutOfPages):
+        prefix.allocate_many(5)
+    assert [prefix.match([token] * 8).num_tokens for token in (1, 2)] == [8, 4]
+    assert prefix.evict(9) == 3
+
+
+def test_clear_gives_every_page_back() -> None:
+    pool, prefix = cache_with(list(range(12)), [9] * 6)
+    insert(prefix, [1, 2, 3], "salt")
+    prefix.clear()
+    assert (len(prefix), pool.num_used) == (0, 0)
+    assert prefix.match(range(12)).num_tokens == 0
+    insert(prefix, [1, 2, 3, 4])
+    assert prefix.evict(1) == 1
+
+
+def test_insert_refuses_pages_that_do_not_fit_the_tokens() -> None:
+    pool, prefix = cache_with()
+    pages = pool.allocate_many(3)
+    with pytest.raises(ValueError, match="8 tokens in pages of 4 need 2 pages, but 3 are given"):
+        prefix.insert(range(8), pages)
+    with pytest.raises(ValueError, match="page 40 is free"):
+        prefix.insert(range(8), [pages[0], 40])
+    assert (len(prefix), pool.ref_count(pages[0])) == (0, 1)
+
+
+@pytest.mark.parametrize("token", [1.5, "one", None, [1]])
+def test_what_is_no_token_is_named(token: object) -> None:
+    _, prefix = cache_with()
+    with pytest.raises(TypeError, match="at index 1: token .* is not an int"):
+        prefix.match([1, token])  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("token", [-1, 2**32])
+def test_a_token_out_of_range_is_named(token: int) -> None:
+    _, prefix = cache_with()
+    with pytest.raises(ValueError, match=f"at index 2: token {token} is outside"):
+        prefix.match([1, 2, token])
+
+
+prompts = st.lists(st.integers(0, 2), min_size=1, max_size=11)
+
+
+@settings(max_examples=300)
+@given(st.lists(prompts, max_size=12), prompts, st.integers(1, 4))
+def test_a_match_is_the_longest_common_prefix_with_anything_inserted(
+    inserted: list[list[int]], asked: list[int], page_size: int
+) -> None:
+    _, prefix = cache_with(*inserted, page_size=page_size, num_pages=200)
+
+    def common(other: list[int]) -> int:
+        return next(
+            (i for i, (a, b) in enumerate(zip(asked, other, strict=False)) if a != b), min(len(asked), len(other))
+        )
+
+    assert prefix.match(asked).num_tokens == max(map(common, inserted), default=0)
+
+
+@settings(max_examples=200)
+@given(st.lists(prompts, min_size=1, max_size=12), st.lists(st.integers(1, 5)), st.integers(1, 4))
+def test_evicting_in_any_steps_frees_everything_in_the_end(
+    inserted: list[list[int]], steps: list[int], page_size: int
+) -> None:
+    pool, prefix = cache_with(*inserted, page_size=page_size, num_pages=200)
+    for step in steps:
+        held = len(prefix)
+        assert prefix.evict(step) == min(step, held)
+        assert pool.num_used == len(prefix)
+    prefix.evict(200)
+    assert pool.num_used == 0
+
+
+def test_the_queue_of_leaves_does_not_grow_with_what_is_gone() -> None:
+    _, prefix = cache_with(page_size=600, num_pages=4)
+    for length in range(1, 600):  # each time a fuller page takes the place of the one before
+        insert(prefix, [*range(length)])
+    assert len(prefix) == 1
+    assert len(prefix._queue) < 100
