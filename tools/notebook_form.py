@@ -19,6 +19,7 @@ CELL_METADATA = ("mystnb", "tags")  # what myst-nb, nbclient and nbval read
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"  # shows nothing without its kernel, and its id is random
 
 _ansi_colour = re.compile(r"\x1b\[[0-9;]*m")
+_rule = re.compile(r"^-{20,}\n", re.MULTILINE)
 _library_frame = re.compile(r"^File [^\n]*\n(?:[ -][^\n]*\n)*\n*", re.MULTILINE)
 
 
@@ -47,13 +48,13 @@ def normalise(notebook: NotebookNode) -> NotebookNode:
 
 
 def trim_traceback(traceback: str) -> str:
-    """A traceback without colours and without the frames outside the notebook.
+    """A traceback without colours, rules and the frames outside the notebook.
 
     Those frames carry the paths of one machine and the line numbers of one release; the reader needs the line of
     the cell and the message.
     """
     plain = _ansi_colour.sub("", traceback).rstrip("\n") + "\n"
-    return _library_frame.sub("", plain).rstrip("\n")
+    return _library_frame.sub("", _rule.sub("", plain)).rstrip("\n")
 
 
 def _normalise_output(output: NotebookNode, count: int) -> NotebookNode:

@@ -1,0 +1,60 @@
+"""What the book needs of Sphinx beyond its settings."""
+
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.config import Config
+
+HERE = Path(__file__).parent
+sys.path.append(str(HERE.parent / "tools"))
+
+from notebook_form import trim_traceback  # noqa: E402  (the line above says where it is)
+
+
+LIVE_CODE = re.compile(r'<script type="text/x-thebe-config">.*?</script>\s*<script>kernelName = .*?</script>', re.DOTALL)
+MENDED = [
+    # The label of a folded cell hides the words that stand on it.
+    (' aria-label="Toggle hidden content"', ""),
+    # A list needs list items, and `doc-biblioentry` is no longer a role.
+    (' role="doc-biblioentry"', ' role="listitem"'),
+]
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Register the extension."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # as in the tests: same sums, same last digit
+    app.connect("config-inited", serve_own_files)
+    app.connect("doctree-read", trim_tracebacks)
+    app.connect("html-page-context", mend_page, priority=900)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+
+def serve_own_files(app: Sphinx, config: Config) -> None:
+    """Add our templates, and copy MathJax into the built book: a reader without a network sees the mathematics."""
+    config.templates_path.append(str(HERE / "templates"))
+    config.html_static_path.append(str(HERE / "vendor"))
+
+
+def trim_tracebacks(app: Sphinx, doctree: nodes.document) -> None:
+    """Show of a traceback what the stored notebook shows: no path of the machine that built the book."""
+    for block in doctree.findall(nodes.literal_block):
+        if "traceback" in block["classes"]:
+            trimmed = trim_traceback(block.astext())
+            block.rawsource, block.children = trimmed, [nodes.Text(trimmed)]
+
+
+def mend_page(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None) -> None:
+    """Drop the live-code scripts, and mend what screen readers trip over in the markup of other extensions."""
+    # The book has no kernel to offer, and the theme loads the script twice, which throws an error.
+    context["script_files"] = [script for script in context["script_files"] if "thebe" not in str(script)]
+    context["css_files"] = [style for style in context["css_files"] if "thebe" not in str(style)]
+    if "body" in context:
+        body = LIVE_CODE.sub("", context["body"])
+        for wrong, right in MENDED:
+            body = body.replace(wrong, right)
+        context["body"] = body
