@@ -1,0 +1,55 @@
+"""The visual language: a name and a colour for each owner, the same in every chapter."""
+
+from collections.abc import Iterable, Sequence
+from typing import TypeAlias
+
+Owner: TypeAlias = int | str  # a sequence by its id, or a holder by its name
+
+# Fills that are told apart without colour vision, in lightness too, and carry dark ink. Names tell apart what is left.
+COLOURS = ("#56b4e9", "#f0a830", "#4cc29a", "#e491c1", "#f2e55c", "#f0845c", "#93a5f0", "#c9b29b")
+INK_ON_COLOUR = "#111"
+NEUTRAL = "#a3a9b0"  # owned, but by whom is not known
+
+
+def owner_name(owner: Owner) -> str:
+    """Return the letter of a sequence by its id (0 is A, 25 Z, 26 AA); an owner that has a name keeps it."""
+    if isinstance(owner, str):
+        return owner
+    letters = chr(ord("A") + owner % 26)
+    return letters if owner < 26 else owner_name(owner // 26 - 1) + letters
+
+
+def owner_colour(owner: Owner) -> str:
+    """Return the fill of an owner. The owner named "B" has the colour of sequence 1."""
+    if isinstance(owner, int):
+        return COLOURS[owner % len(COLOURS)]
+    if len(owner) == 1 and owner.isalpha():
+        return COLOURS[(ord(owner.upper()) - ord("A")) % len(COLOURS)]
+    return COLOURS[sum(map(ord, owner)) % len(COLOURS)]
+
+
+def listed(items: Iterable[object]) -> str:
+    """Join as in a sentence: A, B and C."""
+    words = [str(item) for item in items]
+    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
+
+
+def ranges(numbers: Iterable[int]) -> str:
+    """Write numbers briefly: 0–3, 7."""
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return ", ".join(f"{start}" if start == stop else f"{start}–{stop}" for start, stop in runs)
+
+
+def pages_named(page_ids: Sequence[int]) -> str:
+    """Name pages: page 3; pages 0–2, 7."""
+    return f"page{'s' * (len(page_ids) != 1)} {ranges(page_ids)}"
+
+
+def count_of(number: int, noun: str) -> str:
+    """Count things: 1 page, 2 pages."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"

@@ -1,0 +1,76 @@
+"""The pool as a grid of pages: who owns each, which slots are in use, what is free, what only the prefix cache keeps."""
+
+from collections.abc import Iterable, Mapping
+
+from kvpaged.cache import PagedKVCache
+from kvpaged.figures.language import Owner, count_of, listed, owner_name, pages_named
+from kvpaged.figures.page_shape import PageShape
+from kvpaged.figures.page_view import PageView, pages_of
+from kvpaged.figures.picture import Picture
+from kvpaged.page_pool import PagePool
+from kvpaged.replay import Replay
+
+_GAP = 6
+
+
+def page_map(
+    memory: PagedKVCache | PagePool | Replay,
+    *,
+    holders: Mapping[str, Iterable[int]] | None = None,
+    num_pages: int | None = None,
+    page_size: int = 4,
+    per_row: int = 10,
+) -> Picture:
+    """Draw every page of a cache, or of a pool, or of a replayed log.
+
+    A pool alone counts owners and does not know them: `holders` may name them (name -> page ids), and `page_size` says
+    how large a page to draw. A replay does not know the pool's size: it needs `num_pages`.
+    Raises ValueError for more pages than can be seen (256).
+    """
+    pages, page_size = pages_of(memory, holders=holders, num_pages=num_pages, page_size=page_size)
+    total = len(pages)
+    shape = PageShape(page_size)
+    drawing = "".join(
+        shape.draw(
+            1 + index % per_row * (shape.width + _GAP), 1 + index // per_row * (shape.height + _GAP), page
+        )
+        for index, page in enumerate(pages)
+    )
+    columns, rows = min(per_row, total), -(-total // per_row)
+    return Picture(
+        drawing,
+        columns * (shape.width + _GAP) - _GAP + 2,
+        rows * (shape.height + _GAP) - _GAP + 2,
+        describe_pages(pages, page_size),
+    )
+
+
+def describe_pages(pages: list[PageView], page_size: int) -> str:
+    """Say in words what a map of these pages shows."""
+    free = [page.page_id for page in pages if page.free]
+    idle = [page.page_id for page in pages if page.idle]
+    words = [f"{count_of(len(pages), 'page')} of {page_size} slots: {len(pages) - len(free)} used, {len(free)} free."]
+    owners: dict[Owner, list[PageView]] = {}
+    for page in pages:
+        for owner in page.uses:
+            owners.setdefault(owner, []).append(page)
+    for owner, owned in sorted(owners.items(), key=lambda item: (isinstance(item[0], str), item[0])):
+        sentence = f"{owner_name(owner)} owns {pages_named([page.page_id for page in owned])}"
+        if isinstance(owner, int):
+            tokens = sum(page.uses[owner].tokens for page in owned)
+            waiting = tokens - sum(page.uses[owner].computed for page in owned)
+            sentence += f": {count_of(tokens, 'token')}" + (f", {waiting} not computed yet" if waiting else "")
+        words.append(sentence + ".")
+    for page in pages:
+        if len(page.uses) > 1:
+            words.append(f"Page {page.page_id} is shared by {listed(map(owner_name, page.uses))}.")
+        elif page.unknown > 0 and page.unknown == page.ref_count:
+            words.append(f"Page {page.page_id} has {count_of(page.ref_count, 'owner')}.")
+    kept = [page.page_id for page in pages if page.cached and not page.idle]
+    if kept:
+        words.append(f"The prefix cache owns {pages_named(kept)} too.")
+    if idle:
+        words.append(f"The prefix cache alone owns {pages_named(idle)}.")
+    if free:
+        words.append(f"Free: {pages_named(free)}.")
+    return " ".join(words)

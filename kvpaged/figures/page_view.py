@@ -1,0 +1,112 @@
+"""What a picture must know of a page, read from a cache, from a pool alone, or from a replayed log."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from kvpaged.cache import PagedKVCache
+from kvpaged.figures.language import Owner
+from kvpaged.page_pool import PagePool
+from kvpaged.prefix_cache import PrefixCache
+from kvpaged.replay import Replay
+
+
+class Use(NamedTuple):
+    """How one owner uses a page: its first `tokens` slots have a token, of which the first `computed` have K and V."""
+
+    tokens: int
+    computed: int
+
+
+@dataclass
+class PageView:
+    """One page, as it is to be drawn."""
+
+    page_id: int
+    uses: dict[Owner, Use] = field(default_factory=dict)
+    cached: int = 0  # tokens that the prefix cache keeps in it; 0 when it does not own the page
+    ref_count: int = 0
+
+    @property
+    def free(self) -> bool:
+        """Whether nobody owns it."""
+        return self.ref_count == 0
+
+    @property
+    def idle(self) -> bool:
+        """Whether only the prefix cache owns it."""
+        return self.cached > 0 and not self.uses
+
+    @property
+    def unknown(self) -> int:
+        """Owners that are counted but not known by name."""
+        return self.ref_count - len(self.uses) - (self.cached > 0)
+
+
+_MOST = 512
+
+
+def pages_of(
+    memory: PagedKVCache | PagePool | Replay,
+    *,
+    holders: Mapping[str, Iterable[int]] | None = None,
+    num_pages: int | None = None,
+    page_size: int = 4,
+) -> tuple[list[PageView], int]:
+    """Look at every page of a cache, a pool or a replayed log; return the views and the page size.
+
+    Raises ValueError for more pages than can be seen, and for a replay without `num_pages`, which it does not know.
+    """
+    if isinstance(memory, Replay) and num_pages is None:
+        raise ValueError("a replay does not know how many pages the pool has; say num_pages=")
+    pool = memory.pool if isinstance(memory, PagedKVCache) else memory
+    total = pool.num_pages if isinstance(pool, PagePool) else num_pages or 0
+    if total > _MOST:
+        raise ValueError(f"{total:,} pages could not be told apart in a picture; draw a pool of at most {_MOST}")
+    if isinstance(memory, PagedKVCache):
+        return pages_of_cache(memory), memory.page_size
+    if isinstance(memory, PagePool):
+        return pages_of_pool(memory, holders or {}, page_size), page_size
+    return pages_of_replay(memory, total), memory.page_size
+
+
+def pages_of_cache(cache: PagedKVCache) -> list[PageView]:
+    """Look at every page of a cache."""
+    views = [PageView(page_id, ref_count=cache.pool.ref_count(page_id)) for page_id in range(cache.pool.num_pages)]
+    for sequence in sorted(cache.sequences, key=lambda each: each.id):
+        _add_table(views, sequence.id, sequence.table.page_ids, len(sequence), sequence.num_computed, cache.page_size)
+    _add_prefix(views, cache.prefix)
+    return views
+
+
+def pages_of_pool(pool: PagePool, holders: Mapping[str, Iterable[int]], page_size: int) -> list[PageView]:
+    """Look at a pool alone, which counts owners and does not know them; `holders` name those that are known."""
+    views = [PageView(page_id, ref_count=pool.ref_count(page_id)) for page_id in range(pool.num_pages)]
+    for holder, page_ids in holders.items():
+        for page_id in page_ids:
+            views[page_id].uses[holder] = Use(page_size, page_size)
+    return views
+
+
+def pages_of_replay(replay: Replay, num_pages: int) -> list[PageView]:
+    """Look at the memory as it was after the events that were replayed."""
+    views = [PageView(page_id, ref_count=replay.ref_counts[page_id]) for page_id in range(num_pages)]
+    for sequence, table in sorted(replay.tables.items()):
+        length, computed = len(replay.tokens[sequence]), replay.num_computed[sequence]
+        _add_table(views, sequence, table, length, computed, replay.page_size)
+    for page_id, tokens in replay.cached.items():
+        views[page_id].cached = tokens
+    return views
+
+
+def _add_table(
+    views: list[PageView], owner: Owner, page_ids: list[int], num_tokens: int, num_computed: int, page_size: int
+) -> None:
+    for index, page_id in enumerate(page_ids):
+        first = index * page_size
+        views[page_id].uses[owner] = Use(min(page_size, num_tokens - first), max(0, min(page_size, num_computed - first)))
+
+
+def _add_prefix(views: list[PageView], prefix: PrefixCache) -> None:
+    for node in prefix.nodes():
+        views[node.page_id].cached = max(views[node.page_id].cached, len(node.tokens))

@@ -1,0 +1,111 @@
+"""The map of the whole system, at the head of each chapter: its room lit, earlier ones built, later ones to come."""
+
+from typing import NamedTuple
+
+from kvpaged.figures.language import listed
+from kvpaged.figures.picture import Picture
+from kvpaged.figures.svg import label, path, rect
+
+
+class Room(NamedTuple):
+    """One room of the house: its chapter, its name, what it does, and where it stands."""
+
+    chapter: int
+    name: str
+    does: str
+    x: float
+    y: float
+    width: float
+
+
+_HEIGHT = 46
+ROOMS = (
+    Room(9, "Engine", "scheduler, batches, preemption, sampling", 16, 40, 516),
+    Room(8, "Copy-on-write", "sequences, forks", 28, 134, 120),
+    Room(5, "Page table", "token → page, slot", 154, 134, 120),
+    Room(4, "Page pool", "who owns which page", 280, 134, 120),
+    Room(7, "Prefix cache", "pages found again", 406, 134, 120),
+    Room(2, "Naive cache", "the one we leave", 28, 234, 120),
+    Room(3, "Pages", "K and V in slots", 154, 234, 120),
+    Room(6, "Paged attention", "reads by the table", 280, 234, 120),
+    Room(11, "Kernel", "the same, compiled", 406, 234, 120),
+    Room(1, "Attention", "why it needs a cache", 576, 134, 136),
+    Room(12, "Real models", "unmodified", 576, 234, 136),
+    Room(10, "Measuring it", "events, metrics, simulations", 16, 308, 516),
+    Room(13, "vLLM, SGLang", "from here to there", 564, 308, 160),
+)
+
+
+def system_map(lit: int | str | None = None) -> Picture:
+    """Draw the map. `lit` is a chapter's number, or the name of its room; None lights nothing and shows all built.
+
+    Raises ValueError when there is no such room.
+    """
+    room = None if lit is None else _find(lit)
+    chapter = 99 if room is None else room.chapter
+    parts = [
+        label(16, 16, "Requests", class_="b"),
+        label(92, 16, "prompts in, tokens out", class_="d"),
+        _band(16, 112, 522, "Bookkeeping decides", "integers only"),
+        _band(16, 212, 522, "Storage obeys", "tensors"),
+        _band(564, 112, 160, "The model", "q, k, v", 178),
+        _way(274, 24, 274, 38),
+        _way(274, 88, 274, 110),
+        _way(274, 190, 274, 210, "page ids, slots"),
+        _way(540, 257, 562, 257),
+        _way(562, 249, 540, 249),
+    ]
+    parts += [_draw(each, chapter) for each in ROOMS]
+    return Picture("".join(parts), 740, 362, _describe(room))
+
+
+def _find(lit: int | str) -> Room:
+    for room in ROOMS:
+        if lit == room.chapter or (isinstance(lit, str) and lit.lower() == room.name.lower()):
+            return room
+    names = ", ".join(f"{room.chapter} {room.name}" for room in sorted(ROOMS))
+    raise ValueError(f"there is no room {lit!r} on the map; its rooms are {names}")
+
+
+def _band(x: float, y: float, width: float, name: str, does: str, height: float = 78) -> str:
+    return (
+        rect(x, y, width, height, rx=8, class_="z")
+        + label(x + 12, y + 12, name, class_="b s")
+        + label(x + width - 12, y + 12, does, class_="e s d")
+    )
+
+
+def _way(x1: float, y1: float, x2: float, y2: float, words: str = "") -> str:
+    """A short straight arrow."""
+    dx, dy = (x2 > x1) - (x2 < x1), (y2 > y1) - (y2 < y1)
+    head = path(
+        "M", x2, y2, "L", x2 - 6 * dx - 4 * dy, y2 - 6 * dy - 4 * dx, "L", x2 - 6 * dx + 4 * dy, y2 - 6 * dy + 4 * dx, "Z", class_="i"
+    )
+    return path("M", x1, y1, "L", x2 - 3 * dx, y2 - 3 * dy, class_="a") + head + label(x1 + 10, (y1 + y2) / 2, words, class_="s d")
+
+
+def _draw(room: Room, chapter: int) -> str:
+    lit, later = room.chapter == chapter, room.chapter > chapter
+    middle = room.x + room.width / 2
+    name = f"{room.chapter}  {room.name}"
+    box = rect(room.x, room.y, room.width, _HEIGHT, rx=6, class_="t" if lit else "p c" if later else "p")
+    ink = "x" if lit else "d" if later else "b"
+    return (
+        box
+        + label(middle, room.y + 16, name, class_=f"m {ink}")
+        + label(middle, room.y + 33, room.does, class_=f"m s {'x' if lit else 'd'}")
+    )
+
+
+def _describe(lit: Room | None) -> str:
+    if lit is None:
+        rooms = listed(f"{room.name} ({room.chapter})" for room in sorted(ROOMS))
+        return f"Map of the whole system, with the chapter of each room: {rooms}."
+    words = [f"Map of the system. Here: chapter {lit.chapter}, {lit.name}, {lit.does}."]
+    built = [room.name for room in sorted(ROOMS) if room.chapter < lit.chapter]
+    coming = [room.name for room in sorted(ROOMS) if room.chapter > lit.chapter]
+    if built:
+        words.append(f"Built already: {listed(built)}.")
+    if coming:
+        words.append(f"To come: {listed(coming)}.")
+    return " ".join(words)
