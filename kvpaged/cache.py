@@ -40,7 +40,7 @@ class PagedKVCache:
         self.storage = storage
         self.prefix_caching = prefix_caching
         self.page_size = page_size
-        # All that were begun or forked and not released yet. Only `release` ends ownership, never the garbage collector.
+        # Begun or forked, and not released yet. Only `release` ends ownership, never the garbage collector.
         self.sequences: set[Sequence] = set()
         self.sequence_ids = count()
 
@@ -61,6 +61,6 @@ class PagedKVCache:
 
     def __repr__(self) -> str:
         return (
-            f"PagedKVCache(num_pages={self.pool.num_pages}, page_size={self.page_size}, {len(self.sequences)} sequences, "
-            f"{len(self.prefix)} pages cached, {self.pool.num_free} free)"
+            f"PagedKVCache(num_pages={self.pool.num_pages}, page_size={self.page_size}, "
+            f"{len(self.sequences)} sequences, {len(self.prefix)} pages cached, {self.pool.num_free} free)"
         )

@@ -14,7 +14,7 @@ class EventKind(StrEnum):
     BEGIN = "begin"  # a sequence starts [tokens: its prompt; number: how many of them the prefix cache knew]
     SHARE = "share"  # it becomes one more owner of pages that the prefix cache holds [pages]
     ALLOCATE = "allocate"  # it becomes the first owner of free pages, at the end of its table [pages]
-    COPY = "copy"  # it takes a private copy of a shared page and gives its reference back [pages: source, target; number: slots]
+    COPY = "copy"  # it swaps a shared page for a private copy of it [pages: source, target; number: slots copied]
     APPEND = "append"  # one more token has a slot [tokens]
     COMPUTE = "compute"  # K and V are stored for its first `number` tokens [number]
     FORK = "fork"  # a child becomes one more owner of all its pages [pages; number: the child's id]

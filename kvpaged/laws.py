@@ -19,7 +19,7 @@ class _Claim(NamedTuple):
 
 
 def check(pool: PagePool, prefix: PrefixCache, sequences: Iterable[Sequence]) -> None:
-    """Raise AssertionError, naming the page, if the pool's counts and the holders disagree, or two holders about a page.
+    """Raise AssertionError, naming the page, if the pool and the holders disagree, or two holders about a page.
 
     First law: for each page, the references that its holders own are those that the pool counts.
     Second and third law: what two owners see in a page is the same, in the slots that both use. Wherever somebody wrote
@@ -52,11 +52,9 @@ def _agree(page_id: int, claims: list[_Claim]) -> None:
     fullest = max(claims, key=lambda claim: len(claim.tokens), default=None)
     for claim in claims:
         assert fullest is not None
-        common = fullest.tokens[: len(claim.tokens)]
-        assert claim.tokens == common and claim.before == fullest.before, (
-            f"law 2: page {page_id} cannot hold both {claim.tokens} for {claim.owner} "
-            f"and {fullest.tokens} for {fullest.owner}" + (" after different tokens" if claim.tokens == common else "")
-        )
+        both = f"both {claim.tokens} for {claim.owner} and {fullest.tokens} for {fullest.owner}"
+        assert claim.tokens == fullest.tokens[: len(claim.tokens)], f"law 2: page {page_id} cannot hold {both}"
+        assert claim.before == fullest.before, f"law 2: page {page_id} cannot hold {both}, after different tokens"
 
 
 def _claims_of_sequence(

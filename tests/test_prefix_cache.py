@@ -99,7 +99,7 @@ def test_a_partly_filled_page_gives_way_to_a_fuller_one() -> None:
 
 
 def test_no_cached_page_crosses_a_salt() -> None:
-    pool, prefix = cache_with()
+    _, prefix = cache_with()
     mine = insert(prefix, [1, 2, 3, 4], "mine")
     yours = insert(prefix, [1, 2, 3, 4], "yours")
     assert prefix.match([1, 2, 3, 4], "mine").page_ids == mine
@@ -109,7 +109,7 @@ def test_no_cached_page_crosses_a_salt() -> None:
 
 
 def test_eviction_takes_the_least_recently_used_first() -> None:
-    pool, prefix = cache_with([1] * 4, [2] * 4, [3] * 4)
+    _, prefix = cache_with([1] * 4, [2] * 4, [3] * 4)
     prefix.touch(prefix.match([1] * 4))
     assert prefix.evict(1) == 1
     assert [prefix.match([token] * 4).num_tokens for token in (1, 2, 3)] == [4, 0, 4]
@@ -192,7 +192,7 @@ def test_insert_refuses_pages_that_do_not_fit_the_tokens() -> None:
 @pytest.mark.parametrize("token", [1.5, "one", None, [1]])
 def test_what_is_no_token_is_named(token: object) -> None:
     _, prefix = cache_with()
-    with pytest.raises(TypeError, match="at index 1: token .* is not an int"):
+    with pytest.raises(TypeError, match=r"at index 1: token .* is not an int"):
         prefix.match([1, token])  # type: ignore[list-item]
 
 

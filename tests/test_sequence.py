@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from kvpaged import EventKind, EventLog, OutOfPages, PagedKVCache, Sequence
+from kvpaged import EventLog, OutOfPages, PagedKVCache, Sequence
 
 
 class RecordingStorage:
@@ -422,7 +422,7 @@ def test_check_finds_a_page_reused_after_another_prefix() -> None:
     cache.pool.release(other.table.page_ids[1])
     cache.pool.share(one.table.page_ids[1])
     other.table.page_ids[1] = one.table.page_ids[1]
-    with pytest.raises(AssertionError, match="law 2: page 1 .* after different tokens"):
+    with pytest.raises(AssertionError, match=r"law 2: page 1 .*, after different tokens"):
         cache.check()
 
 
@@ -433,12 +433,12 @@ def test_events_tell_the_story_in_order(cache: PagedKVCache) -> None:
     second.append(60)
     second.fork().release()
     second.truncate(2)
-    kinds = [event.kind for event in cache.events]
-    assert kinds == [
-        *(EventKind.BEGIN, EventKind.ALLOCATE, EventKind.COMPUTE, EventKind.INSERT, EventKind.INSERT, EventKind.RELEASE),
-        *(EventKind.BEGIN, EventKind.SHARE, EventKind.ALLOCATE, EventKind.COPY, EventKind.APPEND),
-        *(EventKind.FORK, EventKind.RELEASE, EventKind.TRUNCATE),
-    ]  # fmt: skip
+    told = " ".join(event.kind for event in cache.events)
+    assert told == (
+        "begin allocate compute insert insert release "  # the full page when computed, the partly filled one at the end
+        "begin share allocate copy append "
+        "fork release truncate"
+    )
 
 
 def test_a_log_that_is_not_recording_stays_empty() -> None:
