@@ -15,8 +15,7 @@ sys.path.append(str(HERE.parent / "tools"))
 
 from notebook_form import trim_traceback  # noqa: E402  (the line above says where it is)
 
-
-LIVE_CODE = re.compile(r'<script type="text/x-thebe-config">.*?</script>\s*<script>kernelName = .*?</script>', re.DOTALL)
+LIVE_CODE = re.compile(r'<script type="text/x-thebe-config">.*?</script>\s*<script>kernelName.*?</script>', re.DOTALL)
 MENDED = [
     # The label of a folded cell hides the words that stand on it.
     (' aria-label="Toggle hidden content"', ""),

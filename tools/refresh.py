@@ -13,8 +13,9 @@ from typing import Annotated
 import typer
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
-from notebook_form import normalise, read, text, trim_traceback
 from tqdm import tqdm
+
+from notebook_form import normalise, read, text, trim_traceback
 
 CHAPTERS = Path(__file__).parents[1] / "chapters"
 SECONDS_PER_CELL = 300
@@ -70,7 +71,8 @@ async def _run(path: Path, slots: asyncio.Semaphore, progress: "tqdm[None]") -> 
             return f"{path} failed and was left as it was:\n{trim_traceback(str(error))}"
     notebook = normalise(notebook)
     for cell in notebook.cells:
-        if "raises-exception" in cell.metadata.get("tags", []) and not any(o.output_type == "error" for o in cell.outputs):
+        tagged = "raises-exception" in cell.metadata.get("tags", [])
+        if tagged and not any(output.output_type == "error" for output in cell.outputs):
             return f"{path} was left as it was: a cell tagged raises-exception raises none:\n{cell.source}"
     if text(notebook) != path.read_text(encoding="utf-8"):
         path.write_text(text(notebook), encoding="utf-8")

@@ -1,0 +1,56 @@
+"""The book's table of contents, and the checker of the built book."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from check_site import check
+
+ROOT = Path(__file__).parents[1]
+
+
+def pages_in_toc() -> set[str]:
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
+    return {toc["root"], *(page["file"] for part in toc["parts"] for page in part["chapters"])}
+
+
+def test_every_page_of_the_book_is_in_the_table_of_contents() -> None:
+    written = {path for path in (ROOT / "chapters").iterdir() if path.suffix in (".md", ".ipynb")}
+    assert {f"chapters/{path.stem}" for path in written} == pages_in_toc()
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Path:
+    (tmp_path / "other.html").write_text('<h1 id="top">Other</h1>', encoding="utf-8")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("markup", "fault"),
+    [
+        ('<script src="https://cdn.example/x.js"></script>', "loads https://cdn.example/x.js from another site"),
+        ('<link rel="stylesheet" href="//cdn.example/x.css">', "loads //cdn.example/x.css from another site"),
+        ("<style>a { background: url(https://cdn.example/x.png) }</style>", "loads https://cdn.example/x.png"),
+        ('<a href="missing.html">x</a>', "missing.html is not there"),
+        ('<a href="other.html#nowhere">x</a>', "other.html#nowhere: no such place"),
+        ('<img src="data:image/png;base64,">', "no alternative text"),
+    ],
+)
+def test_the_site_checker_names_the_page_and_the_fault(site: Path, markup: str, fault: str) -> None:
+    (site / "page.html").write_text(markup, encoding="utf-8")
+    (problem,) = check(site)
+    assert problem.startswith("page.html: ")
+    assert fault in problem
+
+
+def test_the_site_checker_accepts_links_out_and_links_to_places(site: Path) -> None:
+    (site / "page.html").write_text(
+        '<a href="other.html#top">in</a><a href="https://example.org">out</a><img src="other.html" alt="words">',
+        encoding="utf-8",
+    )
+    assert check(site) == []
+
+
+def test_the_site_checker_refuses_an_empty_site(tmp_path: Path) -> None:
+    assert "build the book first" in check(tmp_path)[0]

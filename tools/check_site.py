@@ -1,0 +1,78 @@
+"""Check the built book as a reader without a network meets it: `python tools/check_site.py [_build/html]`.
+
+Nothing that a page needs (scripts, styles, pictures, frames) may come from elsewhere; every link inside the book must
+lead to a file that is there, and to a place that is there within it; every picture must have alternative text.
+"""
+
+import re
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+LOADED = {**dict.fromkeys(["audio", "iframe", "img", "script", "source", "video"], "src"), "object": "data"}
+LOADED_BY_LINK = {"stylesheet", "icon", "preload", "modulepreload", "preconnect", "dns-prefetch", "manifest"}
+STYLE_URL = re.compile(r"(?:url\(\s*['\"]?|@import\s+['\"])((?:https?:)?//[^'\")\s]+)")
+
+
+class Page(HTMLParser):
+    """What one page loads, links to, and offers as places to link to."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.loads: list[str] = []
+        self.links: list[str] = []
+        self.places: set[str] = set()
+        self.silent_pictures: list[str] = []
+        self._in_style = False
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = {key: value or "" for key, value in attrs}
+        self._in_style = tag == "style"
+        self.places |= {given[key] for key in ("id", "name") if key in given}
+        if given.get(LOADED.get(tag, "")):
+            self.loads.append(given[LOADED[tag]])
+        if tag == "link" and LOADED_BY_LINK & set(given.get("rel", "").split()):
+            self.loads.append(given.get("href", ""))
+        self.loads += STYLE_URL.findall(given.get("style", ""))
+        if tag == "a" and "href" in given:
+            self.links.append(given["href"])
+        if tag == "img" and "alt" not in given:
+            self.silent_pictures.append(given.get("src", ""))
+
+    def handle_data(self, data: str) -> None:
+        if self._in_style:
+            self.loads += STYLE_URL.findall(data)
+
+
+def check(site: Path) -> list[str]:
+    """Everything wrong with the book built in `site`, one line each."""
+    pages = {path.resolve(): Page(path) for path in sorted(site.rglob("*.html")) if "_static" not in path.parts}
+    problems = []
+    for path, page in pages.items():
+        name = path.relative_to(site.resolve())
+        problems += [f"{name}: no alternative text: {picture}" for picture in page.silent_pictures]
+        for address in page.loads + page.links:
+            parts = urlsplit(address)
+            if parts.scheme in ("data", "mailto", "blob"):
+                continue
+            if parts.netloc:
+                if address in page.loads:
+                    problems.append(f"{name}: loads {address} from another site")
+                continue
+            target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+            if not target.exists():
+                problems.append(f"{name}: {address} is not there")
+            elif parts.fragment and target in pages and unquote(parts.fragment) not in pages[target].places:
+                problems.append(f"{name}: {address}: no such place on that page")
+    for style in sorted(site.rglob("*.css")):
+        loads = STYLE_URL.findall(style.read_text(encoding="utf-8"))
+        problems += [f"{style.relative_to(site)}: loads {address} from another site" for address in loads]
+    return problems if pages else [f"no pages in {site}: build the book first"]
+
+
+if __name__ == "__main__":
+    faults = check(Path(sys.argv[1] if len(sys.argv) > 1 else "_build/html"))
+    print("\n".join(faults) or "the built book is whole, and needs nothing from elsewhere")
+    sys.exit(1 if faults else 0)
