@@ -10,10 +10,13 @@ from nbformat import NotebookNode
 
 from notebook_form import normalise, read, text
 
-CHAPTERS = sorted((Path(__file__).parents[1] / "chapters").glob("*.ipynb"))
+ROOT = Path(__file__).parents[1]
+CHAPTERS = sorted((ROOT / "chapters").glob("*.ipynb"))
 IGNORED_OUTPUTS_ALLOWED = 2
 CLASS_LINES_ALLOWED = 10
-ONE_MACHINE = re.compile(r"/(?:home|root|Users|tmp|opt|usr|var)/\w|site-packages|ipykernel_\d|\bat 0x[0-9a-f]{6,}")
+ONE_MACHINE = re.compile(
+    rf"{re.escape(str(ROOT))}|/(?:home|root|Users|tmp|opt|usr|var)/\w|site-packages|ipykernel_\d|\bat 0x[0-9a-f]{{6,}}"
+)
 
 pytestmark = pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
 
