@@ -1,13 +1,15 @@
 """The book's pictures, each computed from a run of the real system, all in one visual language.
 
-A sequence has one letter and one colour, a page is one shape, free pages recede, hatching means kept by the prefix cache
-alone. What is drawn is also said in words: `repr(picture)` and the alt text are the same.
+A sequence has one letter and one colour, a page is one shape, free pages recede, hatching means kept by the prefix
+cache alone. What is drawn is also said in words: `repr(picture)` and the alt text are the same.
 """
 
 from kvpaged.figures.attention_on_pages import attention_on_pages
-from kvpaged.figures.charts import bar_chart, line_chart, memory_chart
+from kvpaged.figures.bar_chart import bar_chart
 from kvpaged.figures.contiguous_map import contiguous_map
 from kvpaged.figures.legend import legend
+from kvpaged.figures.line_chart import line_chart
+from kvpaged.figures.memory_chart import memory_chart
 from kvpaged.figures.page_map import page_map
 from kvpaged.figures.picture import Picture
 from kvpaged.figures.prefix_trie import prefix_trie

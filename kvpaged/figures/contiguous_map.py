@@ -42,11 +42,13 @@ def contiguous_map(memory: Strip, *, used: Mapping[Owner, int] | None = None, wa
         at = start + length
     alt = f"One strip of {count_of(memory.num_slots, 'slot')}: {'; '.join(sentences)}."
     height = 2 + _HEIGHT + 20
-    drawn.append(label(2, height - 8, "slot 0", class_="s d") + label(2 + _WIDTH, height - 8, str(memory.num_slots), class_="e s d"))
+    drawn.append(label(2, height - 8, "slot 0", class_="s d"))
+    drawn.append(label(2 + _WIDTH, height - 8, str(memory.num_slots), class_="e s d"))
     if wanted is not None:
         largest = max(gaps, default=0)
         verdict = "fits" if wanted <= largest else "fits nowhere"
-        sentence = f"A request for {count_of(wanted, 'slot')} {verdict}: {sum(gaps)} free, {largest} in the largest gap."
+        sentence = f"A request for {count_of(wanted, 'slot')} {verdict}: "
+        sentence += f"{sum(gaps)} free, {largest} in the largest gap."
         drawn.append(rect(2, height, wanted * scale, 20, class_="r", stroke="currentColor", fill="currentColor"))
         drawn.append(label(8, height + 10.5, f"wanted: {wanted}", class_="s b"))
         drawn.append(label(2, height + 34, sentence))

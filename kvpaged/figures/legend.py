@@ -25,5 +25,9 @@ def legend() -> Picture:
         x, y = 2 + column * 360, 2 + row * (shape.height + 12)
         drawn.append(shape.draw(x, y, page) + label(x + shape.width + 10, y + shape.height / 2, meaning))
     height = -(-len(_MEANINGS) // 2) * (shape.height + 12)
-    return Picture("".join(drawn), 724, height, "Key to the pictures. " + "; ".join(
-        f"page {page.page_id}: {meaning}" for page, meaning in _MEANINGS) + ".")
+    return Picture(
+        "".join(drawn),
+        724,
+        height,
+        "Key to the pictures. " + "; ".join(f"page {page.page_id}: {meaning}" for page, meaning in _MEANINGS) + ".",
+    )

@@ -1,4 +1,4 @@
-"""The pool as a grid of pages: who owns each, which slots are in use, what is free, what only the prefix cache keeps."""
+"""The pool as a grid of pages: who owns each, which slots are in use, what is free, what the prefix cache keeps."""
 
 from collections.abc import Iterable, Mapping
 
@@ -31,9 +31,7 @@ def page_map(
     total = len(pages)
     shape = PageShape(page_size)
     drawing = "".join(
-        shape.draw(
-            1 + index % per_row * (shape.width + _GAP), 1 + index // per_row * (shape.height + _GAP), page
-        )
+        shape.draw(1 + index % per_row * (shape.width + _GAP), 1 + index // per_row * (shape.height + _GAP), page)
         for index, page in enumerate(pages)
     )
     columns, rows = min(per_row, total), -(-total // per_row)

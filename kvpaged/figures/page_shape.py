@@ -60,7 +60,7 @@ class PageShape:
         return "".join(parts)
 
     def _slots(self, x: float, y: float, page: PageView) -> str:
-        """A slot has a band in the colour of each owner that has a token in it, pale if its K and V are not computed."""
+        """A slot has a band in the colour of each owner that has a token in it, pale where it is not computed."""
         width, height = self.slot_width - 1, self.slot_height - 1
         boxes: dict[tuple[str, str], list[str]] = {}
         hatches = []

@@ -18,6 +18,12 @@ class Use(NamedTuple):
     computed: int
 
 
+def use_of_page(index: int, num_tokens: int, num_computed: int, page_size: int) -> Use:
+    """How a sequence uses its logical page `index`."""
+    first = index * page_size
+    return Use(min(page_size, num_tokens - first), max(0, min(page_size, num_computed - first)))
+
+
 @dataclass
 class PageView:
     """One page, as it is to be drawn."""
@@ -103,8 +109,7 @@ def _add_table(
     views: list[PageView], owner: Owner, page_ids: list[int], num_tokens: int, num_computed: int, page_size: int
 ) -> None:
     for index, page_id in enumerate(page_ids):
-        first = index * page_size
-        views[page_id].uses[owner] = Use(min(page_size, num_tokens - first), max(0, min(page_size, num_computed - first)))
+        views[page_id].uses[owner] = use_of_page(index, num_tokens, num_computed, page_size)
 
 
 def _add_prefix(views: list[PageView], prefix: PrefixCache) -> None:

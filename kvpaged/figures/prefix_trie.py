@@ -23,7 +23,8 @@ def prefix_trie(memory: PagedKVCache | PrefixCache, decode: Decode | None = None
     nodes = list(prefix.nodes())
     views = _views(memory, nodes)
     words = {node: [visible(decode(token)) if decode else str(token) for token in node.tokens] for node in nodes}
-    shape = PageShape(prefix.page_size, min(60.0, slot_width_for([word for each in words.values() for word in each])), 20)
+    slot_width = slot_width_for([word for each in words.values() for word in each])
+    shape = PageShape(prefix.page_size, min(60.0, slot_width), 20)
     roots: dict[PrefixNode, None] = {}
     depth: dict[PrefixNode, int] = {}
     for node in nodes:
@@ -33,7 +34,7 @@ def prefix_trie(memory: PagedKVCache | PrefixCache, decode: Decode | None = None
         depth[node] = depth.get(node.parent, -1) + 1
     rows: dict[PrefixNode, float] = {}
     leaves = 0
-    for node in [*nodes]:
+    for node in nodes:
         if not node.children:
             rows[node] = leaves
             leaves += 1

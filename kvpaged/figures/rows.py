@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from kvpaged.figures.language import Owner, count_of, owner_colour, owner_name
 from kvpaged.figures.page_shape import visible
-from kvpaged.figures.page_view import PageView, Use
+from kvpaged.figures.page_view import PageView, use_of_page
 from kvpaged.figures.svg import label, rect
 from kvpaged.page_table import PageTable
 from kvpaged.sequence import Sequence
@@ -40,8 +40,7 @@ class Row:
 
     def page(self, index: int) -> PageView:
         """Its logical page `index`, as if nobody else owned it."""
-        first = index * self.page_size
-        use = Use(min(self.page_size, self.num_tokens - first), max(0, min(self.page_size, self.num_computed - first)))
+        use = use_of_page(index, self.num_tokens, self.num_computed, self.page_size)
         return PageView(self.page_ids[index], {self.owner: use}, ref_count=1)
 
     def heading(self, x: float, y: float, content: str) -> str:

@@ -14,10 +14,12 @@ from kvpaged.sequence import Sequence
 _GAP, _MARGIN = 12, 112
 
 
-def sharing_map(cache: PagedKVCache, sequences: Iterable[Sequence] | None = None, decode: Decode | None = None) -> Picture:
+def sharing_map(
+    cache: PagedKVCache, sequences: Iterable[Sequence] | None = None, decode: Decode | None = None
+) -> Picture:
     """Draw sequences as lines of pages that part where the sequences part: the tree of forks and of shared prefixes."""
-    chosen = list(cache.sequences) if sequences is None else list(sequences)
-    rows = sorted(rows_of(sorted(chosen, key=lambda each: each.id), decode), key=lambda row: _branch(row, chosen))
+    chosen = sorted(cache.sequences if sequences is None else sequences, key=lambda each: each.id)
+    rows = sorted(rows_of(chosen, decode), key=lambda row: _branch(row, chosen))
     pages = pages_of_cache(cache)
     words = [word for row in rows for word in row.words]
     shape = PageShape(cache.page_size, slot_width_for(words), 20) if decode else PageShape(cache.page_size)
@@ -44,8 +46,8 @@ def sharing_map(cache: PagedKVCache, sequences: Iterable[Sequence] | None = None
 
 def _branch(row: Row, sequences: list[Sequence]) -> list[int]:
     """A key that puts sequences that share pages beside one another, in the order of their first owners."""
-    first = {}
-    for sequence in sorted(sequences, key=lambda each: each.id):
+    first: dict[int, int] = {}
+    for sequence in sequences:
         for page_id in sequence.table.page_ids:
             first.setdefault(page_id, sequence.id)
     return [number for page_id in row.page_ids for number in (first[page_id], page_id)]
@@ -74,8 +76,8 @@ def _describe(rows: list[Row]) -> str:
     mapped = sum(len(row.page_ids) for row in rows)
     sentences = [f"{listed(sorted(row.name for row in rows))} map {mapped} pages and own {len(owners)} between them."]
     groups: dict[tuple[str, ...], list[int]] = {}
-    for page_id, names in owners.items():
-        groups.setdefault(tuple(names), []).append(page_id)
+    for page_id, letters in owners.items():
+        groups.setdefault(tuple(letters), []).append(page_id)
     for names, page_ids in groups.items():
         verb = "share" if len(names) > 1 else "alone has"
         sentences.append(f"{listed(names)} {verb} page{'s' * (len(page_ids) > 1)} {listed(page_ids)}.")

@@ -26,18 +26,14 @@ def show_source(*objects: Callable[..., Any] | type | property, without_docstrin
 
     Raises ValueError for what is not from kvpaged, TypeError for what has no source.
     """
-    found = [_source(unwrapped(each), without_docstring) for each in objects]
+    found = [_source(each, without_docstring) for each in objects]
     return Source(
         [(file, "\n\n".join(code for _, code in group)) for file, group in groupby(found, key=lambda part: part[0])]
     )
 
 
-def unwrapped(thing: Any) -> Any:
-    """Return the function behind a property or a decorated function."""
-    return inspect.unwrap(thing.fget if isinstance(thing, property) else thing)
-
-
 def _source(thing: Any, without_docstring: bool) -> tuple[str, str]:
+    thing = thing.fget if isinstance(thing, property) else thing
     module = getattr(thing, "__module__", None)
     if not (inspect.isfunction(thing) or inspect.ismethod(thing) or inspect.isclass(thing)):
         raise TypeError(f"{thing!r} has no source to show; hand in a function, a method or a class")

@@ -39,7 +39,8 @@ def hatch(x: float, y: float, width: float, height: float, gap: float = 4) -> st
     offset = gap
     while offset < width + height:
         start = _value(x + max(0.0, offset - height)), _value(y + min(offset, height))
-        steps.append("M{} {}L{} {}".format(*start, _value(x + min(offset, width)), _value(y + max(0.0, offset - width))))
+        stop = _value(x + min(offset, width)), _value(y + max(0.0, offset - width))
+        steps.append(f"M{' '.join(start)}L{' '.join(stop)}")
         offset += gap
     return "".join(steps)
 

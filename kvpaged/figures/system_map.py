@@ -20,19 +20,19 @@ class Room(NamedTuple):
 
 _HEIGHT = 46
 ROOMS = (
-    Room(9, "Engine", "scheduler, batches, preemption, sampling", 16, 40, 516),
-    Room(8, "Copy-on-write", "sequences, forks", 28, 134, 120),
-    Room(5, "Page table", "token → page, slot", 154, 134, 120),
-    Room(4, "Page pool", "who owns which page", 280, 134, 120),
-    Room(7, "Prefix cache", "pages found again", 406, 134, 120),
-    Room(2, "Naive cache", "the one we leave", 28, 234, 120),
-    Room(3, "Pages", "K and V in slots", 154, 234, 120),
-    Room(6, "Paged attention", "reads by the table", 280, 234, 120),
-    Room(11, "Kernel", "the same, compiled", 406, 234, 120),
-    Room(1, "Attention", "why it needs a cache", 576, 134, 136),
-    Room(12, "Real models", "unmodified", 576, 234, 136),
-    Room(10, "Measuring it", "events, metrics, simulations", 16, 308, 516),
-    Room(13, "vLLM, SGLang", "from here to there", 564, 308, 160),
+    Room(9, "Engine", "scheduler, batches, preemption, sampling", 16, 40, 556),
+    Room(8, "Copy-on-write", "sequences, forks", 25, 134, 130),
+    Room(5, "Page table", "token → page, slot", 161, 134, 130),
+    Room(4, "Page pool", "who owns which page", 297, 134, 130),
+    Room(7, "Prefix cache", "pages found again", 433, 134, 130),
+    Room(2, "Naive cache", "the one we leave", 25, 234, 130),
+    Room(3, "Pages", "K and V in slots", 161, 234, 130),
+    Room(6, "Paged attention", "reads by the table", 297, 234, 130),
+    Room(11, "Kernel", "the same, compiled", 433, 234, 130),
+    Room(1, "Attention", "why it needs a cache", 606, 134, 122),
+    Room(12, "Real models", "unmodified", 606, 234, 122),
+    Room(10, "Measuring it", "events, metrics, simulations", 16, 308, 556),
+    Room(13, "vLLM, SGLang", "from here to there", 596, 308, 142),
 )
 
 
@@ -46,14 +46,14 @@ def system_map(lit: int | str | None = None) -> Picture:
     parts = [
         label(16, 16, "Requests", class_="b"),
         label(92, 16, "prompts in, tokens out", class_="d"),
-        _band(16, 112, 522, "Bookkeeping decides", "integers only"),
-        _band(16, 212, 522, "Storage obeys", "tensors"),
-        _band(564, 112, 160, "The model", "q, k, v", 178),
-        _way(274, 24, 274, 38),
-        _way(274, 88, 274, 110),
-        _way(274, 190, 274, 210, "page ids, slots"),
-        _way(540, 257, 562, 257),
-        _way(562, 249, 540, 249),
+        _band(16, 112, 556, "Bookkeeping decides", "integers only"),
+        _band(16, 212, 556, "Storage obeys", "tensors"),
+        _band(596, 112, 142, "The model", "q, k, v", 178),
+        _way(294, 24, 294, 38),
+        _way(294, 88, 294, 110),
+        _way(294, 190, 294, 210, "page ids, slots"),
+        _way(573, 257, 595, 257),
+        _way(595, 249, 573, 249),
     ]
     parts += [_draw(each, chapter) for each in ROOMS]
     return Picture("".join(parts), 740, 362, _describe(room))
@@ -78,10 +78,10 @@ def _band(x: float, y: float, width: float, name: str, does: str, height: float 
 def _way(x1: float, y1: float, x2: float, y2: float, words: str = "") -> str:
     """A short straight arrow."""
     dx, dy = (x2 > x1) - (x2 < x1), (y2 > y1) - (y2 < y1)
-    head = path(
-        "M", x2, y2, "L", x2 - 6 * dx - 4 * dy, y2 - 6 * dy - 4 * dx, "L", x2 - 6 * dx + 4 * dy, y2 - 6 * dy + 4 * dx, "Z", class_="i"
-    )
-    return path("M", x1, y1, "L", x2 - 3 * dx, y2 - 3 * dy, class_="a") + head + label(x1 + 10, (y1 + y2) / 2, words, class_="s d")
+    x, y = x2 - 6 * dx, y2 - 6 * dy
+    head = path("M", x2, y2, "L", x - 4 * dy, y - 4 * dx, "L", x + 4 * dy, y + 4 * dx, "Z", class_="i")
+    line = path("M", x1, y1, "L", x, y, class_="a")
+    return line + head + (label(x1 + 10, (y1 + y2) / 2, words, class_="s d") if words else "")
 
 
 def _draw(room: Room, chapter: int) -> str:
@@ -89,7 +89,7 @@ def _draw(room: Room, chapter: int) -> str:
     middle = room.x + room.width / 2
     name = f"{room.chapter}  {room.name}"
     box = rect(room.x, room.y, room.width, _HEIGHT, rx=6, class_="t" if lit else "p c" if later else "p")
-    ink = "x" if lit else "d" if later else "b"
+    ink = "x b" if lit else "d" if later else "b"
     return (
         box
         + label(middle, room.y + 16, name, class_=f"m {ink}")

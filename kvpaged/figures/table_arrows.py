@@ -42,7 +42,8 @@ def table_arrows(
             boxes.append(rect(left, 40, _ENTRY, 24, class_="p"))
             boxes.append(label(left + _ENTRY / 2, 52.5, str(page_id), class_="m b"))
             target = left_of_pages + place[page_id] * (shape.width + _GAP) + shape.width / 2
-            arrows.append(arrow(left + _ENTRY / 2, 64, target + _aside(rows, row, page_id), below, owner_colour(row.owner)))
+            target += _aside(rows, row, page_id)
+            arrows.append(arrow(left + _ENTRY / 2, 64, target, below, owner_colour(row.owner)))
         x += _table_width(row) + 24
     for index, page in enumerate(pages):
         boxes.append(shape.draw(left_of_pages + index * (shape.width + _GAP), below, page))
@@ -83,7 +84,8 @@ def _describe(rows: list[Row], pages: list[PageView]) -> str:
         words.append(f"{row.name}'s page table maps {row.title}: logical page {entries}.")
     shared = [page for page in pages if len(page.uses) > 1]
     for page in shared:
-        words.append(f"Page {page.page_id} is in the tables of {listed(row.name for row in rows if page.page_id in row.page_ids)}.")
+        names = listed(row.name for row in rows if page.page_id in row.page_ids)
+        words.append(f"Page {page.page_id} is in the tables of {names}.")
     others = len(pages) - len({page_id for row in rows for page_id in row.page_ids})
     if others:
         words.append(f"{count_of(others, 'other page')} of the pool {'is' if others == 1 else 'are'} shown below.")

@@ -42,4 +42,5 @@ def describe_text(row: Row) -> str:
     """Say which words are in which page."""
     pages = "; ".join(f"page {page_id}: {' '.join(row.words_in(index))}" for index, page_id in enumerate(row.page_ids))
     waiting = row.num_tokens - row.num_computed
-    return f"{row.name} has {row.title}{f', the last {waiting} not computed yet' if waiting else ''}. In order, {pages}."
+    spare = f", the last {waiting} not computed yet" if waiting else ""
+    return f"{row.name} has {row.title}{spare}. In order, {pages}."
