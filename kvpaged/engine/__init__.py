@@ -1,0 +1,24 @@
+"""Many requests at once from one pool of pages: continuous batching, sampling, beams, speculation."""
+
+from kvpaged.engine.engine import Engine, Prompt, QueueFull
+from kvpaged.engine.events import EngineEvent
+from kvpaged.engine.metrics import EngineMetrics, RequestMetrics, StepRecord
+from kvpaged.engine.output import CompletionOutput, RequestOutput
+from kvpaged.engine.request import Request
+from kvpaged.engine.sampling import BeamSearchParams, Params, SamplingParams
+
+__all__ = [
+    "BeamSearchParams",
+    "CompletionOutput",
+    "Engine",
+    "EngineEvent",
+    "EngineMetrics",
+    "Params",
+    "Prompt",
+    "QueueFull",
+    "Request",
+    "RequestMetrics",
+    "RequestOutput",
+    "SamplingParams",
+    "StepRecord",
+]

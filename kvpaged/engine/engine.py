@@ -1,0 +1,513 @@
+"""Many requests at once, from one pool of pages."""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import asdict
+from time import perf_counter
+from typing import cast
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+from tqdm import tqdm
+
+from kvpaged.cache import PagedKVCache
+from kvpaged.checks import positive_int
+from kvpaged.engine.batch import Batch, PageTables, pack
+from kvpaged.engine.beam import BeamSearch
+from kvpaged.engine.detokenizer import Detokenizer
+from kvpaged.engine.events import EngineEvent
+from kvpaged.engine.metrics import Counters, EngineMetrics, StepRecord
+from kvpaged.engine.output import CompletionOutput, RequestOutput
+from kvpaged.engine.request import Branch, Request
+from kvpaged.engine.sampler import Draw, draw, likeliest, logprobs_of, uniform
+from kvpaged.engine.sampling import BeamSearchParams, Params, SamplingParams
+from kvpaged.engine.scheduler import Scheduler
+from kvpaged.events import EventLog
+from kvpaged.model import Decoder, load_tokenizer
+from kvpaged.model.compute import open_storage
+from kvpaged.page_table import pages_for
+from kvpaged.tokens import as_tokens
+
+Prompt = str | Sequence[int]
+HISTORY = 100_000  # steps that `Engine.history` remembers
+
+
+class QueueFull(RuntimeError):
+    """As many requests wait as the engine lets wait. Run some steps, then submit again."""
+
+
+class Engine:
+    """Runs requests together: each step is one forward pass over some tokens of many of them (continuous batching).
+
+    Each request gets the tokens that it would get alone, whatever its neighbours. One thing can part them: matrices of
+    another shape round differently, so where two tokens tie to the last bits of a logit, a batch may break the tie
+    otherwise.
+    """
+
+    def __init__(
+        self,
+        model: Decoder,
+        num_pages: int = 256,
+        page_size: int = 16,
+        *,
+        max_batched_tokens: int = 512,
+        max_running: int = 64,
+        max_waiting: int | None = None,
+        prefix_caching: bool = True,
+        num_speculative_tokens: int = 0,
+        tokenizer: Tokenizer | None = None,
+        events: EventLog | None = None,
+    ) -> None:
+        """Open an engine on a model.
+
+        max_batched_tokens: tokens computed in one step, at most. max_running: sequences that own pages at once, at
+        most. max_waiting: requests that may wait; one more raises QueueFull. num_speculative_tokens: how many tokens to
+        guess at each step from what the context says elsewhere (prompt lookup); 0 guesses none. tokenizer: the
+        model's own, if None. Raises ValueError for a number out of range.
+        """
+        self.model = model
+        self.tokenizer = _own_tokenizer(model) if tokenizer is None else tokenizer
+        self._storage = open_storage(model, num_pages, page_size)
+        self.cache = PagedKVCache(num_pages, page_size, prefix_caching, self._storage, events)
+        self.max_waiting = None if max_waiting is None else positive_int("max_waiting", max_waiting)
+        self.history: deque[StepRecord] = deque(maxlen=HISTORY)
+        self._counters = Counters()
+        context_pages = pages_for(model.config.max_position_embeddings, page_size)
+        self._page_tables = PageTables(max_running, min(num_pages, context_pages))
+        self._scheduler = Scheduler(
+            self.cache,
+            self._counters,
+            max_batched_tokens,
+            max_running,
+            num_speculative_tokens,
+            vacate=self._page_tables.free,
+        )
+        self._requests: dict[int, Request] = {}  # those not finished
+        self._next_id = 0
+        self._opened = perf_counter()
+
+    def generate(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        params: Params | Sequence[Params] | None = None,
+        cache_salt: Hashable = None,
+    ) -> list[RequestOutput]:
+        """Run prompts (strings, or lists of token ids) to their end; return their outputs in the same order.
+
+        params: for all prompts, or one for each; `SamplingParams()` if None. Requests with another `cache_salt` share
+        nothing with these. Raises as `submit` does, but for QueueFull, and before anything runs. If interrupted,
+        everything is cancelled.
+        """
+        requests = self._new_requests(prompts, params, cache_salt)
+        shown = sys.stderr.isatty()
+        with tqdm(total=len(requests), unit="request", delay=2.0, disable=not shown, leave=False) as bar:
+            for finished in self._serve(requests):
+                bar.update(finished)
+        return [self.output(request) for request in requests]
+
+    def stream(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        params: Params | Sequence[Params] | None = None,
+        cache_salt: Hashable = None,
+    ) -> Iterator[RequestOutput]:
+        """The same, but yield a request's output so far after each step that brought it tokens.
+
+        Beams are yielded at their end only. Whoever stops listening cancels what is unfinished.
+        """
+        return self._stream(self._new_requests(prompts, params, cache_salt))
+
+    def submit(self, prompt: Prompt, params: Params | None = None, cache_salt: Hashable = None) -> Request:
+        """Queue one request, for those who call `step` themselves.
+
+        Raises ValueError for a prompt that is empty, leaves no room in the context, names a token outside the
+        vocabulary, or could never fit the pool; QueueFull when `max_waiting` requests wait already.
+        """
+        request = self._new_request(0, prompt, SamplingParams() if params is None else params, cache_salt)
+        if not self._has_room:
+            raise QueueFull(
+                f"{len(self._scheduler.waiting)} requests wait, and max_waiting is {self.max_waiting}: "
+                "run some steps, then submit again"
+            )
+        self._queue(request)
+        return request
+
+    def cancel(self, request: Request) -> bool:
+        """End a request now, with "abort" for a reason; its pages are given back. False if it is finished already."""
+        if self._requests.get(request.id) is not request:
+            return False
+        for branch in request.branches:
+            if branch.finish_reason is None:
+                branch.finish_reason = "abort"
+                self._scheduler.remove(branch)
+        self._finish(request)
+        return True
+
+    def output(self, request: Request) -> RequestOutput:
+        """What a request has so far."""
+        return RequestOutput(
+            request_id=request.id,
+            index=request.index,
+            prompt=request.prompt,
+            prompt_tokens=list(request.prompt_tokens),
+            num_cached_tokens=request.num_cached_tokens,
+            outputs=[self._completion(branch) for branch in request.branches],
+            finished=request.finished,
+            metrics=request.metrics,
+        )
+
+    @property
+    def num_unfinished(self) -> int:
+        """Requests that were submitted and not finished."""
+        return len(self._requests)
+
+    @torch.inference_mode()
+    def step(self) -> list[Request]:
+        """Schedule, run one forward pass, choose the next tokens; return the requests that are finished by it.
+
+        If anything fails in the model, every branch in the batch is preempted: the next step computes it again.
+        """
+        started = perf_counter()
+        chunks = self._scheduler.schedule()
+        if not chunks:
+            return []
+        try:
+            batch = pack(chunks, self._page_tables, self._storage)
+            packed = perf_counter()
+            logits = self.model(batch.tokens, batch.positions, batch.attend, batch.logits_at)
+            computed = perf_counter()
+        except BaseException:
+            for chunk in reversed(chunks):
+                self._scheduler.preempt(chunk.branch)
+            raise
+        finished = self._commit(batch, logits)
+        self._count(batch, computed - packed, started)
+        return finished
+
+    def metrics(self) -> EngineMetrics:
+        """Everything so far, and how the engine stands now."""
+        counted = asdict(self._counters)
+        slots, filled = counted.pop("slots"), counted.pop("filled_slots")
+        pool, started = self.cache.pool, [each.metrics.first_scheduled for each in self._requests.values()]
+        return EngineMetrics(
+            **counted,
+            requests_running=len(started) - started.count(None),
+            requests_waiting=started.count(None),
+            copies=self._storage.num_copies,
+            num_pages=pool.num_pages,
+            used_pages=pool.num_used,
+            cached_pages=len(self.cache.prefix),
+            free_pages=pool.num_free,
+            waste=1 - filled / slots if slots else 0.0,
+        )
+
+    def _new_requests(
+        self, prompts: Prompt | Sequence[Prompt], params: Params | Sequence[Params] | None, cache_salt: Hashable
+    ) -> list[Request]:
+        listed = _as_list(prompts)
+        if params is None or isinstance(params, SamplingParams | BeamSearchParams):
+            params = [SamplingParams() if params is None else params] * len(listed)
+        if len(params) != len(listed):
+            raise ValueError(f"{len(listed)} prompts, but {len(params)} params: give one for all, or one for each")
+        pairs = zip(listed, params, strict=True)
+        return [self._new_request(index, *pair, cache_salt) for index, pair in enumerate(pairs)]
+
+    def _new_request(self, index: int, prompt: Prompt, params: Params, cache_salt: Hashable) -> Request:
+        hash(cache_salt)  # a salt that cannot be told from others fails here, not in a step
+        config, pool, page_size = self.model.config, self.cache.pool, self.cache.page_size
+        text = prompt if isinstance(prompt, str) else None
+        tokens = self._tokens_of(prompt)
+        context = config.max_position_embeddings
+        if len(tokens) >= context:
+            raise ValueError(
+                f"the prompt has {len(tokens)} tokens, which leaves no room to generate in a context of {context}: "
+                f"give at most {context - 1}"
+            )
+        max_tokens = context - len(tokens)
+        if params.max_tokens is not None:
+            max_tokens = min(max_tokens, params.max_tokens)
+        num_slots = len(tokens) + max_tokens - 1  # the last token needs none
+        if pages_for(num_slots, page_size) > pool.num_pages:
+            raise ValueError(
+                f"{len(tokens)} prompt tokens and up to {max_tokens} more need {pages_for(num_slots, page_size)} pages "
+                f"of {page_size} slots, and the pool has {pool.num_pages}: open a larger pool, or lower max_tokens"
+            )
+        stop_tokens = set() if isinstance(params, BeamSearchParams) else set(params.stop_token_ids)
+        if config.eos_token_id is not None and not params.ignore_eos:
+            stop_tokens.add(config.eos_token_id)
+        if isinstance(params, SamplingParams) and params.stop and self.tokenizer is None:
+            raise ValueError(f"stop is {params.stop}, but without a tokenizer there is no text to find it in")
+        request = Request(self._next_id, index, text, tokens, params, frozenset(stop_tokens), max_tokens, cache_salt)
+        if isinstance(params, BeamSearchParams):
+            request.beams = BeamSearch(request, params)
+        if request.width > self._scheduler.max_running:
+            raise ValueError(
+                f"the request runs {request.width} sequences at once, and max_running is {self._scheduler.max_running}"
+            )
+        self._next_id += 1
+        return request
+
+    def _tokens_of(self, prompt: Prompt) -> list[int]:
+        if isinstance(prompt, str):
+            if self.tokenizer is None:
+                raise ValueError("this engine has no tokenizer: give prompts as lists of token ids")
+            prompt = self.tokenizer.encode(prompt).ids
+        tokens = as_tokens(prompt)[0]
+        if not tokens:
+            raise ValueError("the prompt is empty; give it at least one token")
+        if max(tokens) >= self.model.config.vocab_size:
+            raise ValueError(f"token {max(tokens)} is outside the model's vocabulary of {self.model.config.vocab_size}")
+        return tokens
+
+    @property
+    def _has_room(self) -> bool:
+        return self.max_waiting is None or len(self._scheduler.waiting) < self.max_waiting
+
+    def _queue(self, request: Request) -> None:
+        self._requests[request.id] = request
+        self.cache.events.add(EngineEvent.QUEUE, tokens=tuple(request.prompt_tokens), number=request.id)
+        self._scheduler.wait(request.branches[0])
+
+    def _serve(self, requests: Sequence[Request]) -> Iterator[int]:
+        """Run requests to their end; yield after each step how many of them it finished."""
+        pending, ids = deque(requests), {request.id for request in requests}
+        try:
+            while ids:
+                while pending and self._has_room:
+                    self._queue(pending.popleft())
+                finished = ids.intersection(request.id for request in self.step())
+                ids -= finished
+                yield len(finished)
+        finally:
+            for request in requests:
+                self.cancel(request)
+
+    def _stream(self, requests: Sequence[Request]) -> Iterator[RequestOutput]:
+        streamed = [0] * len(requests)
+        for _ in self._serve(requests):
+            for request in requests:
+                num_tokens = sum(len(branch.output) for branch in request.branches)
+                if num_tokens > streamed[request.index] and (request.finished or request.beams is None):
+                    streamed[request.index] = num_tokens
+                    yield self.output(request)
+
+    def _commit(self, batch: Batch, logits: Tensor) -> list[Request]:
+        """Take in what the step computed: mark it, choose the next tokens, end what has ended."""
+        ready: list[tuple[Branch, int, int]] = []  # branch, its first row in the logits, and how many rows
+        draws: list[Draw] = []
+        beams: list[tuple[Branch, int]] = []
+        row = 0
+        for branch, _, stop, num_drafts in batch.chunks:
+            sequence = branch.sequence
+            assert sequence is not None
+            if stop < sequence.table.num_tokens:
+                sequence.mark_computed(stop)
+                continue
+            if num_drafts == 0:
+                sequence.mark_computed()
+            request = branch.request
+            if request.beams is not None:
+                beams.append((branch, row))
+            else:
+                params = cast(SamplingParams, request.params)
+                for each in self._fork(branch) if branch.seats > 1 else (branch,):
+                    ready.append((each, row, num_drafts + 1))
+                    if params.temperature > 0:
+                        draws += self._draws(each, params, row, num_drafts + 1)
+            row += num_drafts + 1
+        finished: list[Request] = []
+        likeliest_tokens = logits.argmax(dim=-1).tolist() if ready else []
+        drawn = iter(draw(logits, draws))
+        for branch, row, count in ready:
+            params = cast(SamplingParams, branch.request.params)
+            if params.temperature > 0:
+                tokens = [next(drawn) for _ in range(count)]
+            else:
+                tokens = likeliest_tokens[row : row + count]
+            if self._accept(branch, params, tokens, logits, row) and branch.request.finished:
+                finished.append(branch.request)
+        if beams:
+            finished += self._advance_beams(beams, logits)
+        return finished
+
+    def _fork(self, branch: Branch) -> list[Branch]:
+        """Let the other samples of a request begin where its prompt is computed, on the same pages."""
+        request, sequence = branch.request, branch.sequence
+        assert sequence is not None
+        self._scheduler.seat_forks(branch)
+        for index in range(1, request.width):
+            child = Branch(request, index)
+            child.sequence = sequence.fork()
+            self._scheduler.run(child)
+            request.branches.append(child)
+        return request.branches
+
+    def _draws(self, branch: Branch, params: SamplingParams, row: int, count: int) -> list[Draw]:
+        seed, index, position = branch.request.seed, branch.index, len(branch.output)
+        return [Draw(row + each, params, uniform(seed, index, position + each)) for each in range(count)]
+
+    def _accept(self, branch: Branch, params: SamplingParams, tokens: list[int], logits: Tensor, row: int) -> bool:
+        """Take the token that follows the branch's last, and as many more as were guessed right. True if it ends here.
+
+        tokens: what follows the last token, and what follows each guess if all guesses before it are right.
+        """
+        sequence, output = branch.sequence, branch.output
+        assert sequence is not None
+        num_drafts = len(tokens) - 1
+        first_draft = len(sequence) - num_drafts
+        if not output and branch.request.metrics.first_token is None:
+            branch.request.metrics.first_token = perf_counter()
+        accepted = 0
+        while True:
+            token = tokens[accepted]
+            output.append(token)
+            if params.logprobs is not None:
+                found = logprobs_of(logits, row + accepted, token, params.logprobs)
+                branch.logprobs.append(found)
+                branch.cumulative_logprob += found[token]
+            ended = self._ends(branch, params, token)
+            if ended or accepted == num_drafts or token != sequence.tokens[first_draft + accepted]:
+                break
+            accepted += 1
+        self._counters.generated_tokens += accepted + 1
+        if num_drafts:
+            self._counters.draft_tokens += num_drafts
+            self._counters.accepted_tokens += accepted
+            sequence.truncate(first_draft + accepted)
+            self._page_tables.forget_after(branch, len(sequence.table.page_ids))
+            sequence.mark_computed()
+        if ended:
+            self._scheduler.remove(branch)
+            if all(each.finish_reason for each in branch.request.branches):
+                self._finish(branch.request)
+        return ended
+
+    def _ends(self, branch: Branch, params: SamplingParams, token: int) -> bool:
+        """Whether a branch ends with the token it just got; notes why."""
+        request = branch.request
+        if token in request.stop_tokens:
+            branch.finish_reason = "stop"
+            branch.stop_reason = token if token != self.model.config.eos_token_id else None
+        elif params.stop and (found := self._detokenizer(branch).extend(branch.output)) is not None:
+            branch.finish_reason, branch.stop_reason = "stop", found
+        elif len(branch.output) == request.max_tokens:
+            branch.finish_reason = "length"
+        return branch.finish_reason is not None
+
+    def _advance_beams(self, beams: list[tuple[Branch, int]], logits: Tensor) -> list[Request]:
+        """Note the beams' candidates; where all beams of a request have theirs, go on with the best continuations."""
+        # Twice as many candidates as beams: even if each beam could end, as many that go on remain.
+        counts = [2 * branch.request.width for branch, _ in beams]
+        found = likeliest(logits, [row for _, row in beams], counts)
+        for (branch, _), candidates in zip(beams, found, strict=True):
+            branch.candidates = candidates
+        finished = []
+        for request in {branch.request.id: branch.request for branch, _ in beams}.values():
+            if all(branch.candidates is not None for branch in request.branches):
+                self._replace_beams(request)
+                if request.finished:
+                    finished.append(request)
+        return finished
+
+    def _replace_beams(self, request: Request) -> None:
+        assert request.beams is not None
+        if request.metrics.first_token is None:
+            request.metrics.first_token = perf_counter()
+        parents, request.branches = request.branches, []
+        for index, (parent, token, cumulative_logprob) in enumerate(request.beams.select(parents)):
+            child = Branch(request, index)
+            child.output = [*parent.output, token]
+            child.cumulative_logprob = cumulative_logprob
+            request.branches.append(child)
+            if parent.sequence is not None:
+                child.sequence = parent.sequence.fork()
+                self._scheduler.run(child)
+            else:  # preempted since it computed its candidates
+                self._scheduler.wait(child)
+        for parent in parents:
+            self._scheduler.remove(parent)
+        self._counters.generated_tokens += len(request.branches)
+        if not request.branches:
+            request.branches = request.beams.finished
+            for rank, beam in enumerate(request.branches):
+                beam.index = rank
+            self._finish(request)
+
+    def _finish(self, request: Request) -> None:
+        request.finished = True
+        request.metrics.finished = perf_counter()
+        self._counters.requests_finished += 1
+        self.cache.events.add(EngineEvent.FINISH, number=request.id)
+        del self._requests[request.id]
+
+    def _completion(self, branch: Branch) -> CompletionOutput:
+        params, text = branch.request.params, ""
+        if self.tokenizer is not None:
+            detokenizer = self._detokenizer(branch)
+            detokenizer.extend(branch.output)
+            text = detokenizer.visible(branch.finish_reason is not None)
+        with_logprobs = isinstance(params, SamplingParams) and params.logprobs is not None
+        scored = with_logprobs or isinstance(params, BeamSearchParams)
+        return CompletionOutput(
+            index=branch.index,
+            tokens=list(branch.output),
+            text=text,
+            finish_reason=branch.finish_reason,
+            stop_reason=branch.stop_reason,
+            logprobs=list(branch.logprobs) if with_logprobs else None,
+            cumulative_logprob=branch.cumulative_logprob if scored else None,
+        )
+
+    def _detokenizer(self, branch: Branch) -> Detokenizer:
+        if branch.detokenizer is None:
+            params, prompt = branch.request.params, branch.request.prompt_tokens
+            assert self.tokenizer is not None
+            stop = params.stop if isinstance(params, SamplingParams) else ()
+            branch.detokenizer = Detokenizer(self.tokenizer, prompt, tuple(stop))
+        return branch.detokenizer
+
+    def _count(self, batch: Batch, forward_seconds: float, started: float) -> None:
+        """Note what a step took."""
+        counters, pool, num_tokens = self._counters, self.cache.pool, len(batch.tokens)
+        for branch, start, stop, _ in batch.chunks:
+            branch.request.metrics.computed_tokens += stop - start
+        counters.steps += 1
+        counters.computed_tokens += num_tokens
+        counters.peak_pages = max(counters.peak_pages, pool.num_used)
+        counters.slots += batch.mapped_pages * self.cache.page_size
+        counters.filled_slots += batch.filled_slots
+        self.cache.events.add(EngineEvent.STEP, number=num_tokens)
+        now = perf_counter()
+        counters.forward_seconds += forward_seconds
+        counters.step_seconds += now - started
+        self.history.append(
+            StepRecord(
+                now - self._opened,
+                num_tokens,
+                len(self._scheduler.running),
+                len(self._scheduler.waiting),
+                pool.num_used,
+                len(self.cache.prefix),
+                batch.mapped_pages,
+            )
+        )
+
+
+def _own_tokenizer(model: Decoder) -> Tokenizer | None:
+    if model.checkpoint is None or not (model.checkpoint / "tokenizer.json").is_file():
+        return None
+    return load_tokenizer(model.checkpoint)
+
+
+def _as_list(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
+    """One prompt or several, as a list of prompts."""
+    if isinstance(prompts, str):
+        return [prompts]
+    listed = list(prompts)
+    if listed and all(isinstance(each, int) for each in listed):
+        return [cast(list[int], listed)]
+    return cast(list[Prompt], listed)

@@ -1,0 +1,41 @@
+"""What a request gets back. Names are vLLM's, where it has them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kvpaged.engine.metrics import RequestMetrics
+
+
+@dataclass(frozen=True)
+class CompletionOutput:
+    """One continuation of a prompt.
+
+    tokens: all that were generated, the stop token included. text: theirs, without special tokens, cut before a stop
+    string; while more is to come, what might be the beginning of a stop string is held back, so that text only grows.
+    logprobs: for each token a dict of token id -> log-probability: the likeliest ones and the token itself.
+    finish_reason: "stop", "length" or "abort"; None while more is to come. stop_reason: the stop token (if it is not
+    <eos>) or stop string that ended it.
+    """
+
+    index: int
+    tokens: list[int]
+    text: str
+    finish_reason: str | None
+    stop_reason: int | str | None
+    logprobs: list[dict[int, float]] | None
+    cumulative_logprob: float | None
+
+
+@dataclass(frozen=True)
+class RequestOutput:
+    """A request's continuations; of beam search, the best first. index: its place among the prompts handed in."""
+
+    request_id: int
+    index: int
+    prompt: str | None
+    prompt_tokens: list[int]
+    num_cached_tokens: int
+    outputs: list[CompletionOutput]
+    finished: bool
+    metrics: RequestMetrics

@@ -1,0 +1,106 @@
+"""A request, and its branches: the continuations of its prompt, which are what is scheduled."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Hashable
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from kvpaged.engine.metrics import RequestMetrics
+from kvpaged.engine.sampling import BeamSearchParams, Params
+from kvpaged.sequence import Sequence
+
+if TYPE_CHECKING:
+    from kvpaged.engine.beam import BeamSearch, Candidate
+    from kvpaged.engine.detokenizer import Detokenizer
+    from kvpaged.engine.ngram import PromptLookup
+
+
+class Request:
+    """A prompt and what is asked for it. Made by `Engine.submit`; what it has so far, `Engine.output` tells.
+
+    finished: no more tokens will come. num_cached_tokens: prompt tokens that needed no computing.
+    """
+
+    def __init__(
+        self,
+        request_id: int,
+        index: int,
+        prompt: str | None,
+        prompt_tokens: list[int],
+        params: Params,
+        stop_tokens: frozenset[int],
+        max_tokens: int,
+        cache_salt: Hashable,
+    ) -> None:
+        self.id = request_id
+        self.index = index
+        self.prompt = prompt
+        self.prompt_tokens = prompt_tokens
+        self.params = params
+        self.stop_tokens = stop_tokens
+        self.max_tokens = max_tokens  # bounded by the context
+        self.cache_salt = cache_salt
+        seed = None if isinstance(params, BeamSearchParams) else params.seed
+        self.seed = secrets.randbits(64) if seed is None else seed
+        self.width = params.beam_width if isinstance(params, BeamSearchParams) else params.n
+        # The first branch computes the prompt; the others fork from it when its K and V are there.
+        self.branches = [Branch(self, 0, self.width)]
+        self.beams: BeamSearch | None = None
+        self.finished = False
+        self.num_cached_tokens = 0
+        self.metrics = RequestMetrics(arrival=perf_counter())
+
+    def __repr__(self) -> str:
+        state = "finished" if self.finished else f"{len(self.branches)} branches"
+        return f"Request(id={self.id}, {len(self.prompt_tokens)} prompt tokens, {state})"
+
+
+class Branch:
+    """One continuation. It owns a sequence while it runs, and none while it waits.
+
+    output: the tokens chosen so far. While the branch decodes, the last of them has no slot yet.
+    order: who goes before whom; who arrived last is preempted first.
+    seats: how many branches it stands for: all of the request's, until they fork from it.
+    """
+
+    __slots__ = (
+        "candidates",
+        "cumulative_logprob",
+        "detokenizer",
+        "finish_reason",
+        "index",
+        "logprobs",
+        "lookup",
+        "num_pages_written",
+        "order",
+        "output",
+        "request",
+        "row",
+        "seats",
+        "sequence",
+        "stop_reason",
+    )
+
+    def __init__(self, request: Request, index: int, seats: int = 1) -> None:
+        self.request = request
+        self.index = index
+        self.order = (request.id, index)
+        self.seats = seats
+        self.sequence: Sequence | None = None
+        self.output: list[int] = []
+        self.logprobs: list[dict[int, float]] = []
+        self.cumulative_logprob = 0.0
+        self.finish_reason: str | None = None
+        self.stop_reason: int | str | None = None
+        self.detokenizer: Detokenizer | None = None
+        self.lookup: PromptLookup | None = None
+        # A beam that knows its best next tokens computes nothing until its siblings know theirs.
+        self.candidates: list[Candidate] | None = None
+        # Where its page ids stand in the batch's array, and how many of them (see `PageTables`).
+        self.row: int | None = None
+        self.num_pages_written = 0
+
+    def __repr__(self) -> str:
+        return f"Branch({self.index} of request {self.request.id}, {len(self.output)} tokens, {self.sequence})"

@@ -1,0 +1,239 @@
+"""Who computes what in the next step, and who must wait or go.
+
+The oldest branch never loses its pages to another, and `Engine` lets in only what fits the pool alone: so the oldest
+always gets on, down to a pool that holds no more than it. That is why everything ends.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections import defaultdict
+from collections.abc import Callable
+from time import perf_counter
+
+from kvpaged.cache import PagedKVCache
+from kvpaged.checks import positive_int
+from kvpaged.engine.batch import Chunk
+from kvpaged.engine.events import EngineEvent
+from kvpaged.engine.metrics import Counters
+from kvpaged.engine.ngram import PromptLookup
+from kvpaged.engine.request import Branch
+from kvpaged.page_pool import OutOfPages
+from kvpaged.sequence import Sequence
+
+
+class Scheduler:
+    """Continuous batching (Yu et al., "Orca", 2022): branches join and leave the batch at any step.
+
+    running: branches that own a sequence. waiting: those that do not, yet have tokens to compute. Both in order of
+    arrival. Branches that decode come first; what is left of `max_batched_tokens` goes to prompts, in chunks (Agrawal
+    et al., "Sarathi", 2023). When pages run out, the last arrived goes, and is computed again later: `release`
+    donates its computed pages to the prefix cache, where it often finds them again.
+    """
+
+    def __init__(
+        self,
+        cache: PagedKVCache,
+        counters: Counters,
+        max_batched_tokens: int,
+        max_running: int,
+        num_speculative_tokens: int,
+        vacate: Callable[[Branch], None],
+    ) -> None:
+        """`vacate` is told of every branch that loses its sequence. Raises ValueError for a limit below 1."""
+        self.max_batched_tokens = positive_int("max_batched_tokens", max_batched_tokens)
+        self.max_running = positive_int("max_running", max_running)
+        if num_speculative_tokens < 0:
+            raise ValueError(f"num_speculative_tokens is {num_speculative_tokens}; it must be at least 0")
+        self.num_speculative_tokens = num_speculative_tokens
+        self.waiting: list[Branch] = []
+        self.running: list[Branch] = []
+        self._cache = cache
+        self._counters = counters
+        self._vacate = vacate
+        self._seats = 0  # taken by running branches, those that will fork from them included
+
+    def wait(self, branch: Branch) -> None:
+        """Put a branch without a sequence where its arrival puts it: one that was preempted, at the head."""
+        insort(self.waiting, branch, key=_order)
+
+    def run(self, branch: Branch) -> None:
+        """Let a branch run that has a sequence already: one that was forked."""
+        insort(self.running, branch, key=_order)
+        self._seats += branch.seats
+
+    def seat_forks(self, branch: Branch) -> None:
+        """From now on a branch stands for itself alone: its request's other branches take their own seats."""
+        self._seats += 1 - branch.seats
+        branch.seats = 1
+
+    def remove(self, branch: Branch) -> None:
+        """Forget a branch, and give its pages back if it has any."""
+        if branch.sequence is not None:
+            self._stop(branch)
+        elif branch in self.waiting:
+            self.waiting.remove(branch)
+
+    def preempt(self, branch: Branch) -> None:
+        """Take a running branch's pages; it waits, unless it has nothing to compute."""
+        assert branch.sequence is not None
+        self._cache.events.add(EngineEvent.PREEMPT, branch.sequence.id, number=branch.request.id)
+        branch.request.metrics.preemptions += 1
+        self._counters.preemptions += 1
+        self._stop(branch)
+        if branch.candidates is None:
+            self.wait(branch)
+
+    def schedule(self) -> list[Chunk]:
+        """Choose the chunks of the next step; their slots are reserved. Empty when nothing is left to do.
+
+        A step in which a lone branch had to make way for itself is empty too: `waiting` is not.
+        """
+        preemptions = self._counters.preemptions
+        prefilling = [branch for branch in self.running if _is_prefilling(branch)]
+        chunks: list[Chunk] = []
+        budget = self._schedule_decodes(chunks)
+        for branch in prefilling:
+            if budget and branch.sequence is not None:  # it may have been preempted since
+                budget -= self._schedule_prompt(branch, branch.sequence, budget, chunks)
+        if preemptions == self._counters.preemptions:  # or what was taken from one would be given to another
+            self._admit(budget, chunks)
+        return chunks
+
+    def _schedule_decodes(self, chunks: list[Chunk]) -> int:
+        """Schedule a token for each branch that decodes, oldest first; return what is left of the budget."""
+        budget = self.max_batched_tokens
+        candidates = [branch for branch in self.running if not _is_prefilling(branch) and branch.candidates is None]
+        for index, branch in enumerate(candidates):
+            if not budget:
+                break
+            if branch.sequence is None or not self._append(branch, branch.sequence):
+                continue
+            num_drafts = 0
+            if self.num_speculative_tokens:
+                spare = budget - (len(candidates) - index)
+                num_drafts = self._append_drafts(branch, branch.sequence, spare)
+            stop = len(branch.sequence)
+            chunks.append(Chunk(branch, stop - 1 - num_drafts, stop, num_drafts))
+            budget -= 1 + num_drafts
+        return budget
+
+    def _append(self, branch: Branch, sequence: Sequence) -> bool:
+        """Reserve a slot for the branch's last token, whoever must go for it. False if that is the branch itself."""
+        while True:
+            try:
+                sequence.append(branch.output[-1])
+            except OutOfPages:
+                last = max(
+                    self.running, key=lambda other: (other.request.id, other.candidates is not None, other.index)
+                )
+                self.preempt(last)
+                if last is branch:
+                    return False
+            else:
+                return True
+
+    def _append_drafts(self, branch: Branch, sequence: Sequence, spare: int) -> int:
+        """Reserve slots for guesses of what comes next, as far as there is room without taking anybody's."""
+        room = min(self.num_speculative_tokens, spare, branch.request.max_tokens - len(branch.output) - 1)
+        if room <= 0 or branch.request.beams is not None:
+            return 0
+        if branch.lookup is None:
+            branch.lookup = PromptLookup()
+        drafts = branch.lookup.propose(sequence.tokens, room)
+        for count, token in enumerate(drafts):
+            try:
+                sequence.append(token)
+            except OutOfPages:
+                return count
+        return len(drafts)
+
+    def _schedule_prompt(self, branch: Branch, sequence: Sequence, budget: int, chunks: list[Chunk]) -> int:
+        start = sequence.num_computed
+        stop = min(len(sequence), start + budget)
+        chunks.append(Chunk(branch, start, stop))
+        return stop - start
+
+    def _admit(self, budget: int, chunks: list[Chunk]) -> None:
+        """Let waiting branches run, oldest first, while there is budget, a seat, and room for their tokens."""
+        computing: defaultdict[object, list[Sequence]] = defaultdict(list)
+        if self.waiting and self._cache.prefix_caching:
+            for branch in self.running:
+                if branch.sequence is not None and _is_prefilling(branch):
+                    computing[self._first_page(branch, branch.sequence.tokens)].append(branch.sequence)
+        index = 0
+        while budget and index < len(self.waiting):
+            branch = self.waiting[index]
+            tokens = branch.request.prompt_tokens + branch.output
+            if self._is_being_computed(branch, tokens, computing.get(self._first_page(branch, tokens), [])):
+                index += 1
+            elif self._seats + branch.seats <= self.max_running and (sequence := self._begin(branch, tokens)):
+                del self.waiting[index]
+                budget -= self._schedule_prompt(branch, sequence, budget, chunks)
+                computing[self._first_page(branch, tokens)].append(sequence)
+            elif chunks or not self._preempt_idle():
+                break
+
+    def _first_page(self, branch: Branch, tokens: list[int]) -> object:
+        return branch.request.cache_salt, tuple(tokens[: self._cache.page_size])
+
+    def _is_being_computed(self, branch: Branch, tokens: list[int], others: list[Sequence]) -> bool:
+        """Whether full pages that this branch can use will be cached soon, and are not yet: then it pays to wait."""
+        if not others:
+            return False
+        page_size, usable = self._cache.page_size, len(tokens) - 1
+        num_cached = self._cache.prefix.match(tokens[:usable], branch.request.cache_salt).num_tokens
+        for other in others:
+            shared = 0
+            for start in range(0, min(usable, len(other) // page_size * page_size), page_size):
+                stop = min(start + page_size, usable)
+                if tokens[start:stop] != other.tokens[start:stop]:
+                    break
+                shared = stop
+            if shared > num_cached:
+                return True
+        return False
+
+    def _begin(self, branch: Branch, tokens: list[int]) -> Sequence | None:
+        """Give a branch a sequence, if there are pages for it."""
+        request, counters = branch.request, self._counters
+        try:
+            sequence = self._cache.sequence(tokens, request.cache_salt)
+        except OutOfPages:
+            return None
+        if request.metrics.first_scheduled is None:
+            request.metrics.first_scheduled = perf_counter()
+            request.num_cached_tokens = sequence.num_cached_tokens
+            counters.prompt_tokens += len(tokens)
+            counters.cached_tokens += sequence.num_cached_tokens
+        else:
+            counters.recovered_tokens += sequence.num_cached_tokens
+        self._cache.events.add(EngineEvent.ADMIT, sequence.id, number=request.id)
+        branch.sequence = sequence
+        self.run(branch)
+        return sequence
+
+    def _preempt_idle(self) -> bool:
+        """Preempt the last beam that waits for its siblings: a sibling may be who needs the room."""
+        idle = [branch for branch in self.running if branch.candidates is not None]
+        if idle:
+            self.preempt(idle[-1])
+        return bool(idle)
+
+    def _stop(self, branch: Branch) -> None:
+        assert branch.sequence is not None
+        branch.sequence.release()
+        branch.sequence = None
+        self.running.remove(branch)
+        self._seats -= branch.seats
+        self._vacate(branch)
+
+
+def _order(branch: Branch) -> tuple[int, int]:
+    return branch.order
+
+
+def _is_prefilling(branch: Branch) -> bool:
+    """Whether tokens of a running branch still wait to be computed, at the beginning of a step."""
+    sequence = branch.sequence
+    return sequence is not None and sequence.num_computed < len(sequence)
