@@ -67,8 +67,10 @@ class PrefixNode:
         """
         if self._sorted is None:
             return list(self.children.values())
-        index = self._sorted.bisect_left(edge)
-        return [self.children[found] for found in self._sorted[max(0, index - 1) : index + 1]]
+        # Asked for by value, never by position: positions cost a sorted list time in proportion to its length.
+        before = self._sorted.irange(maximum=edge, inclusive=(True, False), reverse=True)
+        after = self._sorted.irange(minimum=edge)
+        return [self.children[found] for found in (next(before, None), next(after, None)) if found is not None]
 
 
 class _Root(PrefixNode):
