@@ -1,7 +1,7 @@
 """One strip of memory in which each request needs a piece in one piece: allocations, and the gaps between them."""
 
 from collections.abc import Hashable, Iterable, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 from kvpaged.figures.language import Owner, count_of, owner_colour, owner_name
 from kvpaged.figures.picture import Picture
@@ -20,7 +20,7 @@ class Strip(Protocol):
         """Each allocation: where it starts, how long it is, whose it is."""
 
 
-def contiguous_map(memory: Strip, *, used: Mapping[Owner, int] | None = None, wanted: int | None = None) -> Picture:
+def contiguous_map(memory: Strip, *, used: Mapping[Any, int] | None = None, wanted: int | None = None) -> Picture:
     """Draw the strip. `used` says how many slots of its piece an owner has filled (all, if it says nothing).
 
     `wanted` is a request that looks for a gap: the picture says whether one is large enough.

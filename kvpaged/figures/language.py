@@ -20,11 +20,15 @@ def owner_name(owner: Owner) -> str:
 
 
 def owner_colour(owner: Owner) -> str:
-    """Return the fill of an owner. The owner named "B" has the colour of sequence 1."""
+    """Return the fill of an owner. The owners named "B" and "B2" have the colour of sequence 1."""
     if isinstance(owner, int):
         return COLOURS[owner % len(COLOURS)]
-    if len(owner) == 1 and owner.isalpha():
-        return COLOURS[(ord(owner.upper()) - ord("A")) % len(COLOURS)]
+    letters = owner.rstrip("0123456789")
+    if 1 <= len(letters) <= 2 and letters.isupper() and letters.isascii():
+        place = 0
+        for letter in letters:
+            place = place * 26 + ord(letter) - ord("A") + 1
+        return owner_colour(place - 1)
     return COLOURS[sum(map(ord, owner)) % len(COLOURS)]
 
 

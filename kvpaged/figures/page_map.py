@@ -20,21 +20,27 @@ def page_map(
     num_pages: int | None = None,
     page_size: int = 4,
     per_row: int = 10,
+    names: Mapping[int, str] | None = None,
 ) -> Picture:
     """Draw every page of a cache, or of a pool, or of a replayed log.
 
     A pool alone counts owners and does not know them: `holders` may name them (name -> page ids), and `page_size` says
     how large a page to draw. A replay does not know the pool's size: it needs `num_pages`.
+    `names` are what sequences are called (`sequence_names(log)` calls them after their requests).
     Raises ValueError for more pages than can be seen (256).
     """
-    pages, page_size = pages_of(memory, holders=holders, num_pages=num_pages, page_size=page_size)
-    total = len(pages)
+    pages, page_size = pages_of(memory, holders=holders, num_pages=num_pages, page_size=page_size, names=names)
+    return draw_pages(pages, page_size, per_row)
+
+
+def draw_pages(pages: list[PageView], page_size: int, per_row: int = 10) -> Picture:
+    """Draw these pages in rows."""
     shape = PageShape(page_size)
     drawing = "".join(
         shape.draw(1 + index % per_row * (shape.width + _GAP), 1 + index // per_row * (shape.height + _GAP), page)
         for index, page in enumerate(pages)
     )
-    columns, rows = min(per_row, total), -(-total // per_row)
+    columns, rows = min(per_row, len(pages)), -(-len(pages) // per_row)
     return Picture(
         drawing,
         columns * (shape.width + _GAP) - _GAP + 2,

@@ -7,7 +7,6 @@ from typing import NamedTuple
 from kvpaged.cache import PagedKVCache
 from kvpaged.figures.language import Owner
 from kvpaged.page_pool import PagePool
-from kvpaged.prefix_cache import PrefixCache
 from kvpaged.replay import Replay
 
 
@@ -58,9 +57,11 @@ def pages_of(
     holders: Mapping[str, Iterable[int]] | None = None,
     num_pages: int | None = None,
     page_size: int = 4,
+    names: Mapping[int, str] | None = None,
 ) -> tuple[list[PageView], int]:
     """Look at every page of a cache, a pool or a replayed log; return the views and the page size.
 
+    `names` are what sequences are called, by id, where it is not by their own letters.
     Raises ValueError for more pages than can be seen, and for a replay without `num_pages`, which it does not know.
     """
     if isinstance(memory, Replay) and num_pages is None:
@@ -70,48 +71,44 @@ def pages_of(
     if total > _MOST:
         raise ValueError(f"{total:,} pages could not be told apart in a picture; draw a pool of at most {_MOST}")
     if isinstance(memory, PagedKVCache):
-        return pages_of_cache(memory), memory.page_size
+        return pages_of_cache(memory, names), memory.page_size
     if isinstance(memory, PagePool):
-        return pages_of_pool(memory, holders or {}, page_size), page_size
-    return pages_of_replay(memory, total), memory.page_size
+        return _pages_of_pool(memory, holders or {}, page_size), page_size
+    return pages_of_replay(memory, range(total), names), memory.page_size
 
 
-def pages_of_cache(cache: PagedKVCache) -> list[PageView]:
+def pages_of_cache(cache: PagedKVCache, names: Mapping[int, str] | None = None) -> list[PageView]:
     """Look at every page of a cache."""
-    views = [PageView(page_id, ref_count=cache.pool.ref_count(page_id)) for page_id in range(cache.pool.num_pages)]
+    views = {
+        page_id: PageView(page_id, ref_count=cache.pool.ref_count(page_id)) for page_id in range(cache.pool.num_pages)
+    }
     for sequence in sorted(cache.sequences, key=lambda each: each.id):
-        _add_table(views, sequence.id, sequence.table.page_ids, len(sequence), sequence.num_computed, cache.page_size)
-    _add_prefix(views, cache.prefix)
-    return views
+        owner = names.get(sequence.id, sequence.id) if names else sequence.id
+        for index, page_id in enumerate(sequence.table.page_ids):
+            use = use_of_page(index, len(sequence), sequence.num_computed, cache.page_size)
+            views[page_id].uses[owner] = use
+    for node in cache.prefix.nodes():
+        views[node.page_id].cached = max(views[node.page_id].cached, len(node.tokens))
+    return list(views.values())
 
 
-def pages_of_pool(pool: PagePool, holders: Mapping[str, Iterable[int]], page_size: int) -> list[PageView]:
-    """Look at a pool alone, which counts owners and does not know them; `holders` name those that are known."""
+def pages_of_replay(replay: Replay, page_ids: Iterable[int], names: Mapping[int, str] | None = None) -> list[PageView]:
+    """Look at the memory as it was after the events that were replayed; `page_ids` must hold all pages in use."""
+    views = {page_id: PageView(page_id, ref_count=replay.ref_counts.get(page_id, 0)) for page_id in page_ids}
+    for sequence, table in sorted(replay.tables.items()):
+        owner = names.get(sequence, sequence) if names else sequence
+        for index, page_id in enumerate(table):
+            length, computed = len(replay.tokens[sequence]), replay.num_computed[sequence]
+            views[page_id].uses[owner] = use_of_page(index, length, computed, replay.page_size)
+    for page_id, tokens in replay.cached.items():
+        views[page_id].cached = tokens
+    return list(views.values())
+
+
+def _pages_of_pool(pool: PagePool, holders: Mapping[str, Iterable[int]], page_size: int) -> list[PageView]:
+    """A pool counts owners and does not know them; `holders` name those that are known."""
     views = [PageView(page_id, ref_count=pool.ref_count(page_id)) for page_id in range(pool.num_pages)]
     for holder, page_ids in holders.items():
         for page_id in page_ids:
             views[page_id].uses[holder] = Use(page_size, page_size)
     return views
-
-
-def pages_of_replay(replay: Replay, num_pages: int) -> list[PageView]:
-    """Look at the memory as it was after the events that were replayed."""
-    views = [PageView(page_id, ref_count=replay.ref_counts[page_id]) for page_id in range(num_pages)]
-    for sequence, table in sorted(replay.tables.items()):
-        length, computed = len(replay.tokens[sequence]), replay.num_computed[sequence]
-        _add_table(views, sequence, table, length, computed, replay.page_size)
-    for page_id, tokens in replay.cached.items():
-        views[page_id].cached = tokens
-    return views
-
-
-def _add_table(
-    views: list[PageView], owner: Owner, page_ids: list[int], num_tokens: int, num_computed: int, page_size: int
-) -> None:
-    for index, page_id in enumerate(page_ids):
-        views[page_id].uses[owner] = use_of_page(index, num_tokens, num_computed, page_size)
-
-
-def _add_prefix(views: list[PageView], prefix: PrefixCache) -> None:
-    for node in prefix.nodes():
-        views[node.page_id].cached = max(views[node.page_id].cached, len(node.tokens))

@@ -24,17 +24,22 @@ class Picture:
         self.alt = alt
 
     def _repr_html_(self) -> str:
+        return f'<figure class="kvf"><style>{stylesheet("picture.css")}</style>{self.svg()}</figure>'
+
+    def svg(self) -> str:
+        """Return the drawing in a box of its own, in which it scrolls if it is too wide to shrink."""
         smallest = round(self.width * _SMALLEST)
+        wide = smallest > 300
         svg = mark(
             "svg",
             self.drawing,
             viewBox=f"0 0 {self.width} {self.height}",
             role="img",
             aria_label=self.alt,
-            style=f"max-width:{self.width}px" + (f";min-width:{smallest}px" if smallest > 300 else ""),
+            style=f"max-width:{self.width}px" + (f";min-width:{smallest}px" if wide else ""),
         )
-        box = '<div tabindex="0" role="group" aria-label="Picture, may scroll sideways">' if smallest > 300 else "<div>"
-        return f'<figure class="kvf"><style>{stylesheet("picture.css")}</style>{box}{svg}</div></figure>'
+        box = '<div tabindex="0" role="group" aria-label="Picture, may scroll sideways">' if wide else "<div>"
+        return f"{box}{svg}</div>"
 
     def __repr__(self) -> str:
         return self.alt
