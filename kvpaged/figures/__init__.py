@@ -6,6 +6,7 @@ cache alone. What is drawn is also said in words: `repr(picture)` and the alt te
 
 from kvpaged.figures.attention_on_pages import attention_on_pages
 from kvpaged.figures.bar_chart import bar_chart
+from kvpaged.figures.batch_chart import batch_chart
 from kvpaged.figures.contiguous_map import contiguous_map
 from kvpaged.figures.contiguous_player import Arrive, ContiguousPlayer, Grow, Leave
 from kvpaged.figures.legend import legend
@@ -31,6 +32,7 @@ __all__ = [
     "TracePlayer",
     "attention_on_pages",
     "bar_chart",
+    "batch_chart",
     "contiguous_map",
     "legend",
     "line_chart",

@@ -72,13 +72,17 @@ class ContiguousPlayer:
             raise ValueError(f"{owner} has not arrived; begin with Arrive({owner!r}, ...)")
         if isinstance(step, Grow):
             self.lengths[owner] += step.tokens
+            if self.lengths[owner] > self.max_tokens[owner]:
+                raise ValueError(f"{owner} has {self.lengths[owner]} tokens, more than its {self.max_tokens[owner]}")
             sequence = self.sequences.get(owner)
             before = len(sequence.table.page_ids) if sequence else 0
             for _ in range(step.tokens if sequence else 0):
                 self.sequences[owner].append(0)
             taken = sequence.table.page_ids[before:] if sequence else []
-            pages = f"takes {pages_named(taken)}" if taken else "has room in its last page"
-            return f"{owner} gets {count_of(step.tokens, 'more token')}: in pages it {pages}."
+            reserve = "it waits still" if owner in self.waiting else "there is room in what it reserved"
+            pages = f"it takes {pages_named(taken)}" if taken else "there is room in its last page"
+            pages = pages if sequence else "it waits still"
+            return f"{owner} gets {count_of(step.tokens, 'more token')}. Contiguous: {reserve}. Paged: {pages}."
         return self._leave(owner)
 
     def _leave(self, owner: str) -> str:
@@ -119,6 +123,8 @@ class ContiguousPlayer:
 
     def _frame(self, sentence: str) -> tuple[str, list[object], list[object], str, str]:
         """What happened, the regions, the tables, and a line about each memory."""
+        for sequence in self.sequences.values():
+            sequence.mark_computed()
         regions: list[object] = [
             (region.start, region.length, self.lengths[str(region.owner)], str(region.owner))
             for region in self.strip.regions

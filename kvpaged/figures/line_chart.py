@@ -40,7 +40,7 @@ def line_chart(
     x_axis = Axis(xs, log_x, from_zero=False)
     y_axis = Axis(ys, log_y, from_zero=True)
     left = 16 + max(text_width(written(tick, unit), 11) for tick in y_axis.ticks)
-    right = _WIDTH - 12 - max(text_width(name) for name in lines)
+    right = _WIDTH - 40 - max(text_width(name) for name in lines)
     bottom = _HEIGHT - _BOTTOM
 
     def place(x: float, y: float) -> tuple[float, float]:
@@ -63,7 +63,8 @@ def line_chart(
         for (_, before), (x, y) in pairwise(places):
             curve += f"H{x:.1f}V{y:.1f}" if steps and y != before else f"H{x:.1f}" if steps else f"L{x:.1f} {y:.1f}"
         drawn.append(_line(curve, name, number))
-        drawn.append(label(right + 6, names[name], name))
+        drawn.append(_line(f"M{right + 8:.1f} {names[name]:.1f}h22", name, number))
+        drawn.append(label(right + 34, names[name], name))
     return Picture("".join(drawn), _WIDTH, _HEIGHT, _describe_lines(lines, x_label, y_label, unit))
 
 

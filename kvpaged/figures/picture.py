@@ -38,8 +38,8 @@ class Picture:
             aria_label=self.alt,
             style=f"max-width:{self.width}px" + (f";min-width:{smallest}px" if wide else ""),
         )
-        box = '<div tabindex="0" role="group" aria-label="Picture, may scroll sideways">' if wide else "<div>"
-        return f"{box}{svg}</div>"
+        reachable = ' tabindex="0" role="group" aria-label="Picture, may scroll sideways"' if wide else ""
+        return f'<div class="kvs"{reachable}>{svg}</div>'
 
     def __repr__(self) -> str:
         return self.alt

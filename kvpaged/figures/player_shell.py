@@ -7,7 +7,7 @@ from kvpaged.figures.picture import stylesheet
 
 
 def player_html(name: str, data: dict[str, object], sentence: str, frame: str) -> str:
-    """Return a player as HTML that needs nothing else; the script replaces `sentence` and `frame`, and adds controls."""
+    """Return a player as HTML that needs nothing else; its script replaces `sentence` and `frame` and adds controls."""
     payload = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
     return (
         f'<section class="kvf kvt" tabindex="0" role="group" aria-label="{escape(name)}">'

@@ -5,7 +5,7 @@
   // ---- The state: what kvpaged.replay.Replay rebuilds in Python. An event is [kind, sequence, pages, tokens, number].
 
   function fresh() {
-    return { refs: {}, cached: {}, tables: {}, tokens: {}, computed: {}, hits: {} };
+    return { refs: {}, cached: {}, tables: {}, tokens: {}, computed: {}, hits: {}, ended: [] };
   }
 
   function apply(state, [kind, sequence, pages, tokens, number], size) {
@@ -48,11 +48,18 @@
     } else if (kind === "release") {
       giveBack(pages);
       delete tables[sequence];
+      state.ended.push(sequence);
     }
     return state;
   }
 
   // ---- The sentence: what an event did and why, told from the state before it.
+
+  function quoted(words, tokens) {
+    const shown = tokens.map((token) => words[token]);
+    if (shown.length > 14) shown.splice(7, shown.length - 14, "…");
+    return "“" + shown.join(" ") + "”";
+  }
 
   function teller(trace) {
     const { events, words, owners, size } = trace;
@@ -60,12 +67,16 @@
     const request = (number) => trace.requests[number] || number;
     const listed = (all) => (all.length < 2 ? all.join("") : all.slice(0, -1).join(", ") + " and " + all[all.length - 1]);
     const plural = (count, noun) => count + " " + noun + (count === 1 ? "" : "s");
-    const named = (pages) =>
-      pages.length > 8 ? pages.length + " pages" : (pages.length === 1 ? "page " : "pages ") + listed(pages);
-    const quoted = (tokens) => {
-      const shown = tokens.map((token) => words[token]);
-      if (shown.length > 14) shown.splice(7, shown.length - 14, "…");
-      return "“" + shown.join(" ") + "”";
+    const named = (pages) => {
+      const runs = [];
+      for (const page of pages) {
+        const run = runs[runs.length - 1];
+        if (run && page === run[1] + 1) run[1] = page;
+        else runs.push([page, page]);
+      }
+      const parts = runs.flatMap(([from, to]) => (to - from > 1 ? [from + "–" + to] : to > from ? [from, to] : [from]));
+      if (parts.length > 8) return pages.length + " pages";
+      return (pages.length === 1 ? "page " : "pages ") + listed(parts);
     };
     const holders = (state, page, but) =>
       Object.keys(state.tables)
@@ -87,7 +98,7 @@
 
     const tell = {
       begin: (_, [, who, , tokens, number]) =>
-        `${name(who)} begins with a prompt of ${plural(tokens.length, "token")}: ${quoted(tokens)}. ` +
+        `${name(who)} begins with a prompt of ${plural(tokens.length, "token")}: ${quoted(words, tokens)}. ` +
         (number ? `The first ${number} are in the prefix cache; ${tokens.length - number} must be computed.`
           : "Nothing of it is in the prefix cache: all must be computed."),
       share: (state, [, who, pages]) => {
@@ -109,7 +120,7 @@
         `${plural(number, "slot")} ${number === 1 ? "goes" : "go"} to page ${pages[1]}, and page ${pages[0]} stays as it is.`,
       append: (state, [, who, , tokens]) => {
         const at = state.tokens[who].length;
-        return `${name(who)} has one more token, ${quoted(tokens)}, in page ${state.tables[who][Math.floor(at / size)]}, slot ${at % size}. ` +
+        return `${name(who)} has one more token, ${quoted(words, tokens)}, in page ${state.tables[who][Math.floor(at / size)]}, slot ${at % size}. ` +
           "Its K and V are not computed yet.";
       },
       compute: (state, [, who, , , number]) => {
@@ -122,7 +133,7 @@
       truncate: (state, [, who, pages, , number]) =>
         `${name(who)} forgets its last ${plural(state.tokens[who].length - number, "token")}` +
         (pages.length ? `: ${fate(state, pages, who)}.` : "; the page they were in holds others still."),
-      release: (state, [, who, pages]) => `${name(who)} ends and gives its pages back: ${fate(state, pages, who) || "it had none"}.`,
+      release: (state, [, who, pages]) => `${name(who)} is released and gives its pages back: ${fate(state, pages, who) || "it had none"}.`,
       insert: (_, [, , pages, , number]) =>
         `The prefix cache becomes one more owner of ${named(pages)}: ${plural(number, "token")} that can be found again.`,
       evict: (state, [, , pages], next, before, index) => {
@@ -133,10 +144,10 @@
           : "The prefix cache is told to give back";
         return `${why}${short ? ", " : " "}${named(pages)}: ${fate(state, pages)}.`;
       },
-      queue: (_, [, , , tokens, number]) => `Request ${request(number)} arrives and waits: ${quoted(tokens)}.`,
-      admit: (_, [, who, , , number]) => `${name(who)} runs for request ${request(number)} from now on.`,
+      queue: (_, [, , , tokens, number]) => `Request ${request(number)} arrives and waits: ${quoted(words, tokens)}.`,
+      admit: (_, [, who, , , number]) => `Request ${request(number)} is admitted: ${name(who)} is part of the batch from now on.`,
       preempt: (_, [, who, , , number]) =>
-        `Pages are short: ${name(who)} is preempted. Request ${request(number)} waits again, and will be computed anew.`,
+        `Pages are short: ${name(who)} is preempted. Request ${request(number)} waits again; only what the prefix cache keeps of it need not be computed twice.`,
       finish: (_, [, , , , number]) => `Request ${request(number)} is finished.`,
       step: (_, [, , , , number]) => `A forward pass is over: ${plural(number, "token")} computed.`,
     };
@@ -211,8 +222,10 @@
       });
       return `<span class="page${touched.has(page) ? " now" : ""}"><b>${page}</b> ${text.join(" ")}</span>`;
     });
-    return `<li><b class="who" style="background:${owners[sequence][1]};color:${INK}">${owners[sequence][0]}</b> ${shown.join(" ")}</li>`;
+    return `<li>${who(owners[sequence])} ${shown.join(" ")}</li>`;
   }
+
+  const who = ([name, colour]) => `<b class="who" style="background:${colour};color:${INK}">${escaped(name)}</b>`;
 
   // ---- What a trace shows at a position: its tiles, its rows, its sentence.
 
@@ -247,7 +260,10 @@
         tiles[page].className = touched.has(page) ? "now" : "";
       }
       const live = Object.keys(state.tables);
-      rows.innerHTML = live.map((each) => rowPicture(trace, state, each, touched, +each === grown[0] ? grown[1] : Infinity)).join("");
+      const ended = state.ended.slice(-4).map((each) =>
+        `<li class="ended">${who(owners[each])} is released: ${escaped(quoted(trace.words, state.tokens[each]))}</li>`);
+      rows.innerHTML = live.map((each) => rowPicture(trace, state, each, touched, +each === grown[0] ? grown[1] : Infinity))
+        .concat(ended).join("");
       const used = Object.keys(state.refs).length;
       const idle = Object.keys(state.cached).filter((page) => state.refs[page] === 1).length;
       note.textContent = `${used} of ${trace.total} pages used` + (idle ? `, ${idle} by the prefix cache alone` : "") +
