@@ -1,0 +1,90 @@
+"""Beam search by fork, against a search that computes every beam from its first token, every time."""
+
+import pytest
+import torch
+
+from kvpaged.engine import BeamSearchParams, Engine, SamplingParams
+from kvpaged.model import load_model
+from kvpaged.model.recall_text import ask, make_story
+from kvpaged.naive_cache import NoCache
+
+MODEL = load_model("recall")
+STORY = make_story(3, seed=6)
+OPEN = STORY.text
+QUESTION = STORY.text + ask(STORY.facts[1], "where").prompt
+TOKENIZER = Engine(MODEL, 1).tokenizer
+
+
+def naive_beam_search(
+    prompt: list[int], width: int, max_tokens: int, length_penalty: float, ignore_eos: bool
+) -> list[tuple[list[int], float]]:
+    """Every beam computed from scratch; no search is ended early."""
+    beams: list[tuple[list[int], float]] = [([], 0.0)]
+    finished: list[tuple[list[int], float]] = []
+    for _ in range(max_tokens):
+        extended = []
+        for tokens, score in beams:
+            whole = torch.tensor(prompt + tokens)
+            with torch.no_grad():
+                logits = MODEL(whole, torch.arange(len(whole)), NoCache().attend)[-1]
+            values, found = logits.double().log_softmax(-1).topk(2 * width)
+            extended += [([*tokens, int(t)], score + float(v)) for v, t in zip(values, found, strict=True)]
+        extended.sort(key=lambda each: -each[1])
+        beams = []
+        for each in extended:
+            if len(beams) == width:
+                break
+            ends = each[0][-1] == MODEL.config.eos_token_id and not ignore_eos
+            (finished if ends else beams).append(each)
+    finished += beams
+    finished.sort(key=lambda each: -(each[1] / len(each[0]) ** length_penalty))
+    return finished[:width]
+
+
+@pytest.mark.parametrize("ignore_eos", [False, True])
+@pytest.mark.parametrize(("width", "length_penalty"), [(1, 1.0), (2, 0.0), (3, 1.0), (5, -0.5), (8, 2.0)])
+def test_beams_are_those_of_a_search_without_any_cache(width: int, length_penalty: float, ignore_eos: bool) -> None:
+    engine = Engine(MODEL, 64, 4)
+    params = BeamSearchParams(beam_width=width, max_tokens=6, length_penalty=length_penalty, ignore_eos=ignore_eos)
+    for text in (OPEN, QUESTION):
+        output = engine.generate(text, params)[0]
+        expected = naive_beam_search(TOKENIZER.encode(text).ids, width, 6, length_penalty, ignore_eos)
+        assert [each.tokens for each in output.outputs] == [tokens for tokens, _ in expected]
+        scores = [each.cumulative_logprob for each in output.outputs]
+        assert scores == pytest.approx([score for _, score in expected], abs=1e-3)
+        assert [each.index for each in output.outputs] == list(range(width))
+    engine.cache.check()
+    assert engine.cache.pool.num_used == len(engine.cache.prefix)
+
+
+@pytest.mark.parametrize("prefix_caching", [True, False])
+@pytest.mark.parametrize("page_size", [1, 3, 4, 16])
+@pytest.mark.parametrize("spare_pages", [0, 1, 5])
+def test_beams_come_out_the_same_from_a_pool_that_holds_one_of_them(
+    spare_pages: int, page_size: int, prefix_caching: bool
+) -> None:
+    params = BeamSearchParams(beam_width=4, max_tokens=7, ignore_eos=True)
+    expected = Engine(MODEL, 256, 16).generate(OPEN, params)[0]
+    need = -(-(len(expected.prompt_tokens) + 6) // page_size)
+    engine = Engine(MODEL, need + spare_pages, page_size, max_batched_tokens=9, prefix_caching=prefix_caching)
+    beams = engine.submit(OPEN, params)
+    beside = engine.submit(OPEN, SamplingParams(temperature=0, max_tokens=7))
+    for _ in range(2000):
+        if not engine.num_unfinished:
+            break
+        engine.step()
+        engine.cache.check()
+    assert engine.num_unfinished == 0
+    assert [each.tokens for each in engine.output(beams).outputs] == [each.tokens for each in expected.outputs]
+    assert beside.finished
+
+
+def test_beams_share_the_pages_of_what_they_have_in_common() -> None:
+    engine = Engine(MODEL, 256, 4)
+    request = engine.submit(OPEN, BeamSearchParams(beam_width=8, max_tokens=10, ignore_eos=True))
+    while engine.num_unfinished:
+        engine.step()
+    mapped = max(record.mapped_pages for record in engine.history)
+    used = engine.metrics().peak_pages
+    assert used < 0.5 * mapped
+    assert request.metrics.computed_tokens == len(request.prompt_tokens) + 8 * 9
