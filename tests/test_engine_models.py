@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from kvpaged.engine import Engine, SamplingParams
 from kvpaged.model import Decoder, ModelConfig, load_model, load_tokenizer
 from kvpaged.model.compute import generate_naive
-from kvpaged.model.saving import save_model
 
 SMALL = ModelConfig(
     vocab_size=400,
@@ -36,7 +36,26 @@ def checkpoint(folder: Path, config: ModelConfig) -> Path:
     model = Decoder(config)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
-    save_model(model, load_tokenizer("recall"), folder)
+    weights = {
+        name if name.startswith("lm_head") else f"model.{name}": tensor.detach().contiguous()
+        for name, tensor in model.named_parameters()
+    }
+    save_file(weights, folder / "model.safetensors")
+    load_tokenizer("recall").save(str(folder / "tokenizer.json"))
+    described = {
+        "model_type": "llama",
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.hidden_size,
+        "intermediate_size": config.intermediate_size,
+        "num_hidden_layers": config.num_layers,
+        "num_attention_heads": config.num_heads,
+        "num_key_value_heads": config.num_kv_heads,
+        "head_dim": config.head_dim,
+        "max_position_embeddings": config.max_position_embeddings,
+        "rope_theta": config.rope_theta,
+        "tie_word_embeddings": config.tie_word_embeddings,
+    }
+    (folder / "config.json").write_text(json.dumps(described))
     return folder
 
 
