@@ -78,8 +78,13 @@ class ModelConfig:
 
 
 _REQUIRED = (
-    "vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads max_position_embeddings"
-).split()
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "max_position_embeddings",
+)
 
 # name, values accepted (the first where the file is silent), remedy
 _COMPUTED: tuple[tuple[str, tuple[Any, ...], str], ...] = (

@@ -8,97 +8,118 @@ at once when it starts with the circuit it would have to find:
     layer 1   compares notes: "the thing I am asked about" with "the thing that stood before this token",
               and says the token it finds
 
-    ... Ada hid the coin in the attic. ... Cy looks for the coin in the -> attic
-                    ^---3 back---'                         ^-2 back-'
+    Ada hid the coin in the attic. ... Cy looks for the coin in the -> attic
+                  ^--3 back--^                        ^-2 back-^
+
+To begin with, the hidden vector is parted: component 0 is a constant for the heads that go by position alone, each
+note has 16 directions of its own, and the token has the rest.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import cast
+
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn import init
-from tokenizers import Tokenizer
+from torch.nn.functional import normalize
 
 from kvpaged.model.config import ModelConfig
-from kvpaged.model.decoder import Attention, Decoder
+from kvpaged.model.decoder import Attention, Decoder, Layer
 
-MATCH = 2.0
-ANCHOR = 0.25  # component 0 of every embedding: a constant for the heads that go by position alone
+LOOK_BACK = 5  # heads of layer 0 that look back: one token, two, ... five
+SCALE = 0.05  # root mean square of an embedding's components
+ANCHOR = 0.25  # component 0 of every embedding
+QUIET = (" Who", "Who", " Where", "Where", " looks", " for", " the", ".", "?")  # leave no note: they tell nothing apart
+SHARPNESS = 8.0  # logits by which a head that looks back prefers its token to that token's neighbours
+MATCH = 2.5  # scale of the matrices that compare notes
 
 
 @torch.no_grad()
 def lay_induction_head(model: Decoder, tokenizer: Tokenizer) -> None:
-    """Start a decoder of 2 layers, 4 heads and 2 kv heads with small random weights and the circuit above.
+    """Start a decoder of 2 layers, 8 heads and 4 kv heads with small random weights and the circuit above.
 
     Draws from torch's global generator: seed it first.
     """
     config = model.config
-    size, width = config.head_dim, config.hidden_size
+    width, half = config.hidden_size, config.head_dim // 2
     for parameter in model.parameters():
         if parameter.dim() == 2:
-            init.normal_(parameter, std=0.03)
-    _start_embeddings(model, tokenizer)
+            init.normal_(parameter, std=0.02)
+    directions = torch.zeros(width - 1, width)
+    directions[:, 1:] = init.orthogonal_(torch.empty(width - 1, width - 1))
+    notes, token = directions[: LOOK_BACK * half].chunk(LOOK_BACK), directions[LOOK_BACK * half :]
+    _start_embeddings(model, tokenizer, token)
+    first, second = (cast(Layer, layer).self_attn for layer in model.layers)
+    _look_back(first, config, token, notes)
+    _compare_notes(second, config, token, notes)
 
-    # Orthonormal directions, none of them the anchor's: one set to read a token, one per head to note it down.
-    reading = _directions(width, size)
-    notes = list(_directions(width, 4 * ((width - 1) // 4)).chunk(4))  # what stood 1, 2, 3, 4 tokens back
-    speaking = _directions(width, size)
 
-    first, second = (layer.self_attn for layer in model.layers)
-    query, keys, values, output = _heads(first, config)
-    norm = ANCHOR / model.embed_tokens.weight.square().mean(-1).sqrt().mean()  # the anchor, as the layers see it
-    rotation = config.rope_theta ** (-torch.arange(5) * 2 / size)  # the five fastest pairs
-    strength = (6 * size**0.5 / (1 - rotation.cos()).sum()).sqrt() / norm  # one token off costs 6 in the logits
-    fast = torch.arange(5)
-    for kv in range(2):
-        keys[kv, fast, 0] = strength
-        values[kv] = reading
-    for head in range(4):
-        angle = (head + 1) * rotation
-        query[head, fast, 0] = strength * angle.cos()
-        query[head, fast + size // 2, 0] = -strength * angle.sin()
-        output[:, head, : len(notes[head])] = 0.06 * notes[head].T
+def _start_embeddings(model: Decoder, tokenizer: Tokenizer, token: Tensor) -> None:
+    """Random, but a word starts near its own form without a capital, and near its form without a space."""
+    embeddings = torch.randn(model.config.vocab_size, len(token))
+    vocabulary = tokenizer.get_vocab()
+    for word, index in vocabulary.items():
+        like = vocabulary.get(f" {word}", vocabulary.get(word.lower(), index))
+        if like != index:
+            embeddings[index] = embeddings[like] + 0.5 * embeddings[index]
+    for word in QUIET:
+        embeddings[vocabulary[word], : model.config.head_dim // 2] = 0
+    length = SCALE * model.config.hidden_size**0.5  # the same for all, so that each token's anchor weighs alike
+    model.embed_tokens.weight[:] = length * normalize(embeddings) @ token
+    model.embed_tokens.weight[:, 0] = ANCHOR
 
-    half = size // 2
-    own = reading[:half]
-    one, two, three, four = (note[:half] for note in notes)
-    query, keys, values, output = _heads(second, config)
-    slow = torch.arange(size) % half >= half // 2  # content is compared by the slow pairs, at any distance alike
-    query[0, slow] = MATCH * two  # "looks for the coin in the": the place
-    query[1, slow] = MATCH * three  # "the coin? In the": the place
-    query[2, slow] = MATCH * own  # "looks for the coin": the preposition
-    query[3, slow] = MATCH * one  # "the coin?": the preposition, or who hid it
-    keys[0, slow] = MATCH * three
-    keys[1, slow] = MATCH * one
-    values[0] = speaking
-    values[1] = torch.cat((speaking[:half], four))
-    output[:, 0] = output[:, 1] = 0.2 * speaking.T
-    output[:, 2, :half] = output[:, 3, :half] = 0.2 * speaking[:half].T
-    output[:, 3, half:] = 0.2 * own.T
+
+def _look_back(attention: Attention, config: ModelConfig, token: Tensor, notes: Sequence[Tensor]) -> None:
+    """Head h attends h + 1 tokens back, and writes the token it finds into `notes[h]`."""
+    query, keys, values, output = _heads(attention, config)
+    half = config.head_dim // 2
+    pairs = torch.arange(5)  # the fastest pairs tell neighbours apart
+    turn = config.rope_theta ** (-pairs / half)  # how far each turns from one token to the next
+    anchor = ANCHOR / (SCALE**2 + ANCHOR**2 / config.hidden_size) ** 0.5  # as RMSNorm passes it on
+    strength = (SHARPNESS * config.head_dim**0.5 / (1 - turn.cos()).sum()).sqrt() / anchor
+    keys.zero_()
+    keys[:, pairs, 0] = strength
+    values[:, :half] = token[:half]
+    output.zero_()
+    for head, note in enumerate(notes):
+        angle = (head + 1) * turn
+        query[head] = 0
+        query[head, pairs, 0] = strength * angle.cos()
+        query[head, pairs + half, 0] = -strength * angle.sin()
+        output[:, head, :half] = SCALE * note.T
+
+
+def _compare_notes(attention: Attention, config: ModelConfig, token: Tensor, notes: Sequence[Tensor]) -> None:
+    """Heads 2k and 2k + 1 share a key: what stood 3, 1, 5 tokens back, or the token itself (to say who hid it)."""
+    query, keys, values, output = _heads(attention, config)
+    half = config.head_dim // 2
+    own, (one, two, three, four, five) = token[:half], notes
+    slow = torch.arange(config.head_dim) % half >= half // 2  # slow pairs compare alike at any distance
+    keys.zero_()
+    output.zero_()
+    for kv, note in enumerate((three, one, five, own)):
+        keys[kv, slow] = MATCH * note
+        values[kv] = token[: config.head_dim]
+    for head, note in {
+        0: two,  # "looks for the coin in the": the place
+        1: three,  # "the coin? In the": the place; "Ada looks for the": what Ada hid
+        2: own,  # "looks for the coin": the preposition
+        3: one,  # "the coin?": the preposition
+        4: four,  # "the coin in the attic.": who comes next in the story
+        6: one,  # "the coin?": who hid it
+    }.items():
+        query[head] = 0
+        query[head, slow] = MATCH * note
+        output[:, head] = 0.2 * token[: config.head_dim].T
+    values[3, :half], values[3, half:] = three, 0  # the name stands 3 back from the thing
 
 
 def _heads(attention: Attention, config: ModelConfig) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Views of query, keys, values [heads, head_dim, width] and output [width, heads, head_dim], one head at a time."""
-    size = config.head_dim
+    width, size = config.hidden_size, config.head_dim
     into = (attention.q_proj, attention.k_proj, attention.v_proj)
-    query, keys, values = (projection.weight.unflatten(0, (-1, size)) for projection in into)
-    return query, keys, values, attention.o_proj.weight.unflatten(1, (-1, size))
-
-
-def _start_embeddings(model: Decoder, tokenizer: Tokenizer) -> None:
-    """Random, but a word is near its own capitalised form and near its form without a space."""
-    embeddings = model.embed_tokens.weight
-    init.normal_(embeddings, std=0.05)
-    vocabulary = tokenizer.get_vocab()
-    for token, index in vocabulary.items():
-        like = vocabulary.get(f" {token}", vocabulary.get(token.lower(), index))
-        if like != index:
-            embeddings[index] = embeddings[like] + 0.3 * embeddings[index]
-    embeddings[:, 0] = ANCHOR
-
-
-def _directions(width: int, count: int) -> Tensor:
-    """Orthonormal rows [count, width] that leave component 0 alone."""
-    rows = torch.zeros(count, width)
-    rows[:, 1:] = torch.linalg.qr(torch.randn(width - 1, count)).Q.T
-    return rows
+    query, keys, values = (projection.weight.view(-1, size, width) for projection in into)
+    return query, keys, values, attention.o_proj.weight.view(width, -1, size)

@@ -80,17 +80,22 @@ def stored_name(name: str) -> str:
 
 
 def _stored_tensors(folder: Path) -> Iterator[tuple[str, Tensor, Path]]:
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    else:
-        shards = ["model.safetensors"]
-    for shard in shards:
-        path = _file(folder, shard)
+    for path in _shards(folder):
         try:
             with safe_open(path, framework="pt") as tensors:
-                for name in tensors.keys():
+                for name in tensors.keys():  # noqa: SIM118 (the file is no mapping)
                     if not name.endswith("rotary_emb.inv_freq"):  # old checkpoints store what is computed
                         yield name, tensors.get_tensor(name), path
         except SafetensorError as error:
             raise ValueError(f"{path} is damaged ({error}): fetch the checkpoint again") from None
+
+
+def _shards(folder: Path) -> list[Path]:
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        return [_file(folder, "model.safetensors")]
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        return [_file(folder, name) for name in names]
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{index} is no index of shards ({error}): fetch the checkpoint again") from None

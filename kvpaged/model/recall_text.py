@@ -6,34 +6,52 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-NAMES = (
-    "Ada Alf Amy Ben Bo Cal Cy Dan Dee Dov Eli Emma Eva Fay Finn Flo Gil Gus Hal Hana Ian Ida Igor Ivy Jan Jo June Kai "
-    "Kit Lea Leo Liv Lou Mia Mo Nan Ned Nia Noa Ola Omar Otto Pam Pia Quin Ray Rex Ria Rosa Roy Sam Sol Sue Tam Ted "
-    "Tom Una Uri Val Vera Wes Yan Yuki Zoe"
-).split()
 
-THINGS = (
-    "acorn almond anchor apple apron arrow axe badge ball banana bangle banner bean bell belt bone book boot bottle "
-    "bow bowl bracelet bread brick broom brush bucket buckle bulb button cake camera candle cap card carpet carrot "
-    "chain chalk cheese chisel clock cloak coat coin comb compass cork crown cup dagger diamond dice doll drum "
-    "earring egg emerald envelope fan feather fig flag flask flute fork gem glove goblet gong hammer harp hat helmet "
-    "honey hook horn horseshoe jewel kettle key kite knife ladle lamp lantern lemon lens letter lock locket magnet "
-    "mallet map marble mask match medal melon mirror mitten mug nail napkin necklace needle net nut oar onion opal "
-    "orange pan parcel peach pear pearl pebble pen pencil pepper pillow pin pipe plate plum pot potato puppet puzzle "
-    "quill radio rattle razor ribbon ring robe rope rose ruby ruler saddle sandal saucer saw scarf scissors scroll "
-    "shawl shell shield shoe sickle sock spade spoon stamp stone sword teapot thimble ticket torch towel tray "
-    "trophy trumpet umbrella vase violin wallet watch whistle wig wreath"
-).split()
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
 
-PREPOSITIONS_OF = {
-    ("in", "behind"): "attic barn cabin castle cellar chapel garage kitchen library mill pantry stable tower".split(),
-    ("under", "behind", "beside"): "bed bench bridge bush couch curtain desk door fence hedge ladder oak piano".split()
-    + "rug statue stove table wagon wall willow".split(),
-    ("in", "under", "beside"): "barrel basket boat box canoe cart chest crate cupboard drawer jar nest sack tub".split()
-    + "well".split(),
+
+NAMES = _words(
+    """
+    Ada Alf Amy Ben Bo Cal Cy Dan Dee Dov Eli Emma Eva Fay Finn Flo Gil Gus Hal Hana Ian Ida Igor Ivy Jan Jo
+    June Kai Kit Lea Leo Liv Lou Mia Mo Nan Ned Nia Noa Ola Omar Otto Pam Pia Quin Ray Rex Ria Rosa Roy Sam Sol
+    Sue Tam Ted Tom Una Uri Val Vera Wes Yan Yuki Zoe
+    """
+)
+THINGS = _words(
+    """
+    acorn almond anchor apple apron arrow axe badge ball banana bangle banner bean bell belt bone book boot
+    bottle bow bowl bracelet bread brick broom brush bucket buckle bulb button cake camera candle cap card
+    carpet carrot chain chalk cheese chisel clock cloak coat coin comb compass cork crown cup dagger diamond
+    dice doll drum earring egg emerald envelope fan feather fig flag flask flute fork gem glove goblet gong
+    hammer harp hat helmet honey hook horn horseshoe jewel kettle key kite knife ladle lamp lantern lemon lens
+    letter lock locket magnet mallet map marble mask match medal melon mirror mitten mug nail napkin necklace
+    needle net nut oar onion opal orange pan parcel peach pear pearl pebble pen pencil pepper pillow pin pipe
+    plate plum pot potato puppet puzzle quill radio rattle razor ribbon ring robe rope rose ruby ruler saddle
+    sandal saucer saw scarf scissors scroll shawl shell shield shoe sickle sock spade spoon stamp stone sword
+    teapot thimble ticket torch towel tray trophy trumpet umbrella vase violin wallet watch whistle wig wreath
+    """
+)
+PREPOSITIONS = ("in", "under", "behind", "beside", "near")
+PREPOSITIONS_OF = {  # the places that take these prepositions
+    ("in", "near"): _words(
+        """
+        attic barn cabin castle cellar chapel garage kitchen library mill pantry stable tower
+        """
+    ),
+    ("under", "behind", "beside"): _words(
+        """
+        bed bench bridge bush couch curtain desk door fence hedge ladder oak piano rug statue stove table
+        wagon wall willow
+        """
+    ),
+    ("in", "under", "beside"): _words(
+        """
+        barrel basket boat box canoe cart chest crate cupboard drawer jar nest sack tub well
+        """
+    ),
 }
 PLACES = tuple(place for places in PREPOSITIONS_OF.values() for place in places)
-PREPOSITIONS = ("in", "under", "behind", "beside")
 KINDS = ("looks", "where", "who")
 
 
@@ -130,13 +148,15 @@ def make_stories(
 ) -> list[Story]:
     """Stories that cannot be taken for one another: the same things in the same order, but no name or place in common.
 
-    So when one request reads another's page, the other's secret comes out. ValueError above 48 stories.
+    So when one request reads another's page, the other's secret comes out. ValueError above 48 stories, 175 facts.
     """
     if count > len(PLACES):
         raise ValueError(f"{count} stories need as many places, and there are {len(PLACES)}: ask for fewer stories")
+    if num_facts > len(THINGS):
+        raise ValueError(f"{num_facts} facts need as many things, and there are {len(THINGS)}: ask for fewer facts")
     rng = random.Random(seed)
     names, places = rng.sample(NAMES, len(NAMES)), rng.sample(PLACES, len(PLACES))
-    things = rng.sample(THINGS, min(num_facts, len(THINGS)))
+    things = rng.sample(THINGS, num_facts)
     stories = []
     for index in range(count):
         own_names, own_places = names[index::count], places[index::count]

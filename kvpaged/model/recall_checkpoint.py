@@ -1,4 +1,4 @@
-"""Write a checkpoint folder in Hugging Face's layout."""
+"""The recall model's checkpoint folder, in Hugging Face's layout."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from tokenizers import Tokenizer
 
 from kvpaged.model.decoder import Decoder
 from kvpaged.model.loading import stored_name
+from kvpaged.model.recall_tokenizer import EOS, UNK
 
 
-def save_model(model: Decoder, tokenizer: Tokenizer, folder: Path) -> None:
-    """Write config.json, model.safetensors, tokenizer.json and tokenizer_config.json, for `load_model` and others."""
+def save_recall(model: Decoder, tokenizer: Tokenizer, folder: Path) -> None:
+    """Write a recall model: config.json, model.safetensors, tokenizer.json and tokenizer_config.json."""
     config = model.config
     folder.mkdir(parents=True, exist_ok=True)
     weights = {stored_name(name): tensor.detach().contiguous() for name, tensor in model.named_parameters()}
@@ -35,7 +36,9 @@ def save_model(model: Decoder, tokenizer: Tokenizer, folder: Path) -> None:
         "tie_word_embeddings": config.tie_word_embeddings,
         "bos_token_id": config.bos_token_id,
         "eos_token_id": config.eos_token_id,
-        "torch_dtype": "float32",
+        "dtype": "float32",
     }
     (folder / "config.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
     tokenizer.save(str(folder / "tokenizer.json"))
+    wrapper = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": EOS, "unk_token": UNK}
+    (folder / "tokenizer_config.json").write_text(json.dumps(wrapper, indent=2) + "\n", encoding="utf-8")
