@@ -30,10 +30,10 @@ def page_map(
     Raises ValueError for more pages than can be seen (256).
     """
     pages, page_size = pages_of(memory, holders=holders, num_pages=num_pages, page_size=page_size, names=names)
-    return draw_pages(pages, page_size, per_row)
+    return draw_pages(pages, page_size, per_row, counting_tokens=not isinstance(memory, PagePool))
 
 
-def draw_pages(pages: list[PageView], page_size: int, per_row: int = 10) -> Picture:
+def draw_pages(pages: list[PageView], page_size: int, per_row: int = 10, counting_tokens: bool = True) -> Picture:
     """Draw these pages in rows."""
     shape = PageShape(page_size)
     drawing = "".join(
@@ -45,11 +45,11 @@ def draw_pages(pages: list[PageView], page_size: int, per_row: int = 10) -> Pict
         drawing,
         columns * (shape.width + _GAP) - _GAP + 2,
         rows * (shape.height + _GAP) - _GAP + 2,
-        describe_pages(pages, page_size),
+        describe_pages(pages, page_size, counting_tokens),
     )
 
 
-def describe_pages(pages: list[PageView], page_size: int) -> str:
+def describe_pages(pages: list[PageView], page_size: int, counting_tokens: bool) -> str:
     """Say in words what a map of these pages shows."""
     free = [page.page_id for page in pages if page.free]
     idle = [page.page_id for page in pages if page.idle]
@@ -60,7 +60,7 @@ def describe_pages(pages: list[PageView], page_size: int) -> str:
             owners.setdefault(owner, []).append(page)
     for owner, owned in sorted(owners.items(), key=lambda item: (isinstance(item[0], str), item[0])):
         sentence = f"{owner_name(owner)} owns {pages_named([page.page_id for page in owned])}"
-        if isinstance(owner, int):
+        if counting_tokens:
             tokens = sum(page.uses[owner].tokens for page in owned)
             waiting = tokens - sum(page.uses[owner].computed for page in owned)
             sentence += f": {count_of(tokens, 'token')}" + (f", {waiting} not computed yet" if waiting else "")

@@ -1,10 +1,11 @@
 """The shape of a page, the same in every picture: a box of slots in rows of four, under its number and its owners."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from kvpaged.figures.language import NEUTRAL, owner_colour, owner_name
 from kvpaged.figures.page_view import PageView
-from kvpaged.figures.svg import box, hatch, label, mark, path, rect, shortened, text_width
+from kvpaged.figures.svg import box, hatch, label, mark, path, rect, shortened, steps, text_width
 
 _HEAD, _PAD = 18, 4
 
@@ -60,30 +61,70 @@ class PageShape:
         return "".join(parts)
 
     def _slots(self, x: float, y: float, page: PageView) -> str:
-        """A slot has a band in the colour of each owner that has a token in it, pale where it is not computed."""
-        width, height = self.slot_width - 1, self.slot_height - 1
-        boxes: dict[tuple[str, str], list[str]] = {}
-        hatches = []
-        for index in range(self.page_size):
-            left, top = self.slot(x, y, index)
-            users = [(owner, index < use.computed) for owner, use in page.uses.items() if index < use.tokens]
-            band = width / max(1, len(users))
-            for number, (owner, computed) in enumerate(users):
-                place = box(left + 0.5 + number * band, top + 0.5, band, height)
-                boxes.setdefault(("" if computed else "r", owner_colour(owner)), []).append(place)
-            if users:
-                continue
-            if index < page.cached:
-                hatches.append(hatch(left + 0.5, top + 0.5, width, height))
-            if page.unknown == page.ref_count:
-                boxes.setdefault(("", NEUTRAL), []).append(box(left + 0.5, top + 0.5, width, height))
-            else:
-                boxes.setdefault(("c", ""), []).append(box(left + 0.5, top + 0.5, width, height))
+        """A slot has a band in the colour of each owner that has a token in it, pale where it is not computed.
+
+        Slots in a row that look alike are drawn together: a book has many pages.
+        """
+        drawn, start = [], 0
+        looks = [self._look(page, index) for index in range(self.page_size)]
+        for stop in range(1, self.page_size + 1):
+            if stop == self.page_size or looks[stop] != looks[start]:
+                drawn.append(self._alike(x, y, page, start, stop))
+                start = stop
+        return "".join(drawn)
+
+    def _look(self, page: PageView, index: int) -> tuple[object, ...]:
+        users = [(owner, index < use.computed) for owner, use in page.uses.items() if index < use.tokens]
+        return (*users, not users and index < page.cached)
+
+    def _alike(self, x: float, y: float, page: PageView, start: int, stop: int) -> str:
+        """Draw slots start to stop - 1, which look alike."""
+        users = [(owner, start < use.computed) for owner, use in page.uses.items() if start < use.tokens]
+        hatched = not users and start < page.cached
+        if not users and page.unknown == page.ref_count:
+            return self._filled(x, y, start, stop, NEUTRAL)
+        if not users:
+            boxes = mark("path", d=self._boxes(x, y, start, stop), class_="c")
+            return self._hatched(x, y, start, stop) + boxes if hatched else boxes
+        if len(users) == 1 and users[0][1]:
+            return self._filled(x, y, start, stop, owner_colour(users[0][0]))
         drawn = []
-        for (kind, colour), places in boxes.items():
-            paint = {"fill": colour, "stroke": colour if kind else None} if colour else {}
-            drawn.append(mark("path", d="".join(places), class_=kind or None, **paint))
-        return "".join(drawn) + (mark("path", d="".join(hatches), class_="h") if hatches else "")
+        for number, (owner, computed) in enumerate(users):
+            colour, places = owner_colour(owner), self._boxes(x, y, start, stop, number, len(users))
+            drawn.append(mark("path", d=places, fill=colour, **({} if computed else {"class": "r", "stroke": colour})))
+        return "".join(drawn)
+
+    def _boxes(self, x: float, y: float, start: int, stop: int, band: int = 0, bands: int = 1) -> str:
+        """Each slot, or the same one of several bands of each, as steps of a path."""
+        width = (self.slot_width - 1) / bands
+        places = [self.slot(x, y, index) for index in range(start, stop)]
+        return "".join(box(left + 0.5 + band * width, top + 0.5, width, self.slot_height - 1) for left, top in places)
+
+    def _rows(self, x: float, y: float, start: int, stop: int) -> list[tuple[float, float, int]]:
+        """The rows of slots start to stop - 1: the corner of each, and how many slots it has."""
+        firsts = [start, *range(start - start % self.columns + self.columns, stop, self.columns)]
+        return [(*self.slot(x, y, one), after - one) for one, after in pairwise([*firsts, stop])]
+
+    def _filled(self, x: float, y: float, start: int, stop: int, colour: str) -> str:
+        """Slots in one colour: each row is one thick line, dashed between the slots."""
+        middle = self.slot_height / 2
+        lines = [
+            steps("M", left + 0.5, top + middle, "h", n * self.slot_width - 1)
+            for left, top, n in self._rows(x, y, start, stop)
+        ]
+        dashes = steps(self.slot_width - 1, 1)
+        return mark("path", d="".join(lines), stroke=colour, stroke_width=self.slot_height - 1, stroke_dasharray=dashes)
+
+    def _hatched(self, x: float, y: float, start: int, stop: int) -> str:
+        rows = self._rows(x, y, start, stop)
+        whole = [row for row in rows if row[2] == self.columns]
+        parts = [(left, top, n, 1) for left, top, n in rows if n < self.columns]
+        parts += [(*whole[0], len(whole))] if whole else []
+        lines = [
+            hatch(left + 0.5, top + 0.5, n * self.slot_width - 1, high * self.slot_height - 1)
+            for left, top, n, high in parts
+        ]
+        return mark("path", d="".join(lines), class_="h")
 
     def _word(self, x: float, y: float, page: PageView, index: int, word: str) -> str:
         left, top = self.slot(x, y, index)

@@ -1,5 +1,6 @@
 """SVG as text: a few marks with rounded coordinates, so that the same picture is the same text."""
 
+import re
 from html import escape
 
 
@@ -23,26 +24,30 @@ def label(x: float, y: float, content: str, **attributes: object) -> str:
     return mark("text", escape(content), x=x, y=y, **attributes)
 
 
-def path(*steps: object, **attributes: object) -> str:
+def path(*parts: object, **attributes: object) -> str:
     """A path of letters and numbers: path("M", 0, 0, "L", 9, 9)."""
-    return mark("path", d=" ".join(_value(step) for step in steps), **attributes)
+    return mark("path", d=steps(*parts), **attributes)
+
+
+def steps(*parts: object) -> str:
+    """Letters and numbers of a path, or of any list of numbers, with as few spaces as will do."""
+    return re.sub(r" ?([A-Za-z]) ?", r"\1", " ".join(map(_value, parts)))
 
 
 def box(x: float, y: float, width: float, height: float) -> str:
     """A rectangle as steps of a path: many of them make one element."""
-    return f"M{_value(x)} {_value(y)}h{_value(width)}v{_value(height)}h{_value(-width)}z"
+    return steps("M", x, y, "h", width, "v", height, "h", -width, "z")
 
 
-def hatch(x: float, y: float, width: float, height: float, gap: float = 4) -> str:
+def hatch(x: float, y: float, width: float, height: float, gap: float = 5) -> str:
     """Diagonal lines that fill a rectangle, as steps of a path of class h."""
-    steps = []
+    lines = []
     offset = gap
     while offset < width + height:
-        start = _value(x + max(0.0, offset - height)), _value(y + min(offset, height))
-        stop = _value(x + min(offset, width)), _value(y + max(0.0, offset - width))
-        steps.append(f"M{' '.join(start)}L{' '.join(stop)}")
+        x1, y1 = x + max(0.0, offset - height), y + min(offset, height)
+        lines.append(steps("M", x1, y1, "L", x + min(offset, width), y + max(0.0, offset - width)))
         offset += gap
-    return "".join(steps)
+    return "".join(lines)
 
 
 def arrow(x1: float, y1: float, x2: float, y2: float, colour: str) -> str:

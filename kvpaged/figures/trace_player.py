@@ -21,7 +21,7 @@ INTERESTING = (
     EventKind.EVICT,
     "preempt",
 )
-_MOST_PAGES = 64  # of a larger pool, only the pages that somebody ever owns are drawn
+_MOST_PAGES = 50  # of a larger pool, only the pages that somebody ever owns are drawn
 _MOST_TEXTS = 8
 
 
@@ -106,12 +106,15 @@ class TracePlayer:
         """The memory at the end, for readers without JavaScript: the pages, and the text of the last sequences."""
         names = sequence_names(self.events)
         pages = pages_of_replay(self._end, self._pages, names)
+        picture = draw_pages(pages[:_MOST_PAGES], self.page_size).svg()
+        if len(pages) > _MOST_PAGES:
+            picture += f"<p>and {count_of(len(pages) - _MOST_PAGES, 'more page')}.</p>"
         texts = [
             f"<li><b>{names[sequence]}</b>{'' if sequence in self._end.tables else ' (ended)'}: "
             f"{escape(' '.join(map(self._word, tokens)))}</li>"
             for sequence, tokens in list(self._end.tokens.items())[-_MOST_TEXTS:]
         ]
-        return f"{draw_pages(pages, self.page_size).svg()}<ol>{''.join(texts)}</ol>"
+        return f"{picture}<ol>{''.join(texts)}</ol>"
 
 
 def _packed(event: Event, kind: int, place: dict[int, int]) -> list[object]:

@@ -1,0 +1,369 @@
+"""The static pictures: what they show is what is there, said in words too, the same at every drawing."""
+
+import re
+from html import unescape
+from types import SimpleNamespace
+
+import pytest
+
+from kvpaged import EventLog, OutOfPages, PagedKVCache, PagePool, PageTable, PrefixCache, Replay, memory_over_time
+from kvpaged.figures import (
+    attention_on_pages,
+    bar_chart,
+    batch_chart,
+    contiguous_map,
+    legend,
+    line_chart,
+    memory_chart,
+    page_map,
+    prefix_trie,
+    sequence_names,
+    sharing_map,
+    show_source,
+    system_map,
+    table_arrows,
+    text_on_pages,
+)
+from kvpaged.figures.language import COLOURS, listed, owner_colour, owner_name, ranges
+from kvpaged.lab.contiguous import ContiguousAllocator
+
+WORDS = "Ada hid the coin in the attic . Bo hid the map under the bed <&>".split()
+
+
+def decode(token: int) -> str:
+    return f" {WORDS[token % len(WORDS)]}"
+
+
+@pytest.fixture
+def story():
+    """A shares two pages with its fork C, and with B, which found them in the prefix cache, where D has left two."""
+    cache = PagedKVCache(num_pages=12, page_size=4, events=EventLog())
+    a = cache.sequence(range(9))
+    a.mark_computed()
+    b = cache.sequence([*range(8), 30, 31, 32])
+    b.mark_computed(9)
+    c = a.fork()
+    c.append(33)
+    d = cache.sequence(range(100, 108))
+    d.mark_computed()
+    d.release()
+    return SimpleNamespace(cache=cache, a=a, b=b, c=c)
+
+
+def all_pictures(story):
+    cache, a, b, c = story.cache, story.a, story.b, story.c
+    strip = ContiguousAllocator(32)
+    strip.allocate(0, 8)
+    strip.allocate("B", 12)
+    strip.release(0)
+    return {
+        "page map": page_map(cache),
+        "bare pool": page_map(cache.pool),
+        "arrows": table_arrows([a, b, c], cache),
+        "text": text_on_pages(cache, decode=decode),
+        "strip": contiguous_map(strip, used={"B": 5}, wanted=14),
+        "trie": prefix_trie(cache, decode),
+        "bare trie": prefix_trie(cache.prefix),
+        "sharing": sharing_map(cache, decode=decode),
+        "attention": attention_on_pages([0.1] * 8 + [0.2], a, decode),
+        "lines": line_chart({"n²": [(n, n * n) for n in range(1, 9)], "A": [1, 2, 3]}, "tokens", "cost"),
+        "memory": memory_chart(memory_over_time(cache.events, 4)),
+        "bars": bar_chart({"naive": 4096, "paged": 512.5}, unit=" B", bound=480),
+        "map": system_map(4),
+        "legend": legend(),
+    }
+
+
+def test_every_picture_says_in_its_alt_text_what_its_repr_says(story):
+    for name, picture in all_pictures(story).items():
+        html = picture._repr_html_()
+        assert html.startswith("<figure"), name
+        assert html.count('role="img"') == 1, name
+        alt = re.search(r'aria-label="([^"]*)" style="max-width', html)[1]
+        assert len(alt) > 30, name
+        assert unescape(alt) == repr(picture), name
+
+
+def test_every_picture_is_the_same_text_at_every_drawing_and_has_no_ids(story):
+    first, second = all_pictures(story), all_pictures(story)
+    for name, picture in first.items():
+        html = picture._repr_html_()
+        assert html == second[name]._repr_html_(), name
+        assert not re.search(r'[\s"]id="|url\(#', html), name
+        assert not re.search(r"\d\.\d{3}", html.split("</style>")[1].split("aria-label")[0]), f"{name}: unrounded"
+        assert len(html) < 30_000, name
+
+
+def test_every_picture_is_well_formed(story):
+    from xml.etree import ElementTree
+
+    for picture in all_pictures(story).values():
+        ElementTree.fromstring(picture._repr_html_())
+        ElementTree.fromstring(picture.standalone())
+
+
+def test_a_sequence_has_one_letter_and_one_colour():
+    assert [owner_name(number) for number in (0, 25, 26, 51, 52)] == ["A", "Z", "AA", "AZ", "BA"]
+    assert owner_colour("C") == owner_colour("C2") == owner_colour(2)
+    assert owner_colour("AB") == owner_colour(27)
+    assert len({owner_colour(number) for number in range(len(COLOURS))}) == len(COLOURS)
+
+
+def test_owners_colours_carry_dark_ink():
+    def luminance(colour):
+        channels = [int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5)]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    for colour in COLOURS:
+        assert (luminance(colour) + 0.05) / (luminance("#111111") + 0.05) > 4.5
+
+
+def test_words_for_lists_and_ranges():
+    assert listed(["A"]) == "A"
+    assert listed(["A", "B", "C"]) == "A, B and C"
+    assert ranges([7, 0, 1, 2]) == "0–2, 7"
+
+
+def test_the_page_map_shows_owners_sharing_and_what_only_the_prefix_cache_keeps(story):
+    cache = story.cache
+    shown = repr(page_map(cache))
+    assert "12 pages of 4 slots: 7 used, 5 free." in shown
+    assert "A owns pages 0–2: 9 tokens." in shown
+    assert "B owns pages 0–1, 3: 11 tokens, 2 not computed yet." in shown
+    assert "Page 0 is shared by A, B and C." in shown
+    assert f"The prefix cache alone owns pages {ranges(cache.prefix.match(range(100, 108)).page_ids)}." in shown
+    assert "Free: pages 7–11." in shown
+
+
+def test_the_page_map_draws_a_mark_for_each_state_of_a_page(story):
+    html = page_map(story.cache)._repr_html_().split("</style>")[1]
+    assert html.count('class="f"') == 5  # free pages recede
+    assert html.count('class="p"') == 7
+    assert html.count('class="h"') == 2  # hatched: only the prefix cache's
+    assert html.count('class="r"') == 2  # reserved, not computed: B's and C's last pages
+
+
+def test_the_page_map_of_a_bare_pool_counts_owners_and_names_those_it_is_told():
+    pool = PagePool(6)
+    pool.allocate_many(2)
+    pool.share(1)
+    assert "Page 1 has 2 owners." in repr(page_map(pool))
+    named = repr(page_map(pool, holders={"Ada": [0, 1], "Bo": [1]}))
+    assert "Ada owns pages 0–1." in named
+    assert "Page 1 is shared by Ada and Bo." in named
+
+
+def test_the_page_map_of_a_replay_is_the_one_of_the_cache(story):
+    cache = story.cache
+    replay = Replay(4).apply_all(cache.events)
+    assert page_map(replay, num_pages=12)._repr_html_() == page_map(cache)._repr_html_()
+    with pytest.raises(ValueError, match="num_pages="):
+        page_map(replay)
+
+
+def test_a_pool_too_large_to_be_seen_is_refused():
+    with pytest.raises(ValueError, match="1,000,000 pages"):
+        page_map(PagePool(1_000_000))
+
+
+def test_table_arrows_name_each_entry(story):
+    a, c = story.a, story.c
+    shown = repr(table_arrows([a, c]))
+    assert f"A's page table maps 9 tokens in 3 pages: logical page 0 to page {a.table.page_ids[0]}" in shown
+    assert f"2 to page {c.table.page_ids[2]}" in shown
+    assert "Page 0 is in the tables of A and C." in shown
+    assert table_arrows([a, c])._repr_html_().count('class="u"') == 6  # arrow heads
+    assert "logical page 0 to page 5, 1 to page 2" in repr(table_arrows(PageTable(4, [5, 2], 7)))
+
+
+def test_text_on_pages_puts_every_word_in_its_page(story):
+    cache, a = story.cache, story.a
+    picture = text_on_pages(cache, [a], decode)
+    assert repr(picture) == (
+        "A has 9 tokens in 3 pages. In order, page 0: Ada hid the coin; page 1: in the attic .; page 2: Bo."
+    )
+    assert [word for word in WORDS[:9] if f">{word}<" not in picture._repr_html_()] == []
+    assert "page 0: 0 1 2 3" in repr(text_on_pages(cache, a))
+
+
+def test_a_released_sequence_has_no_picture(story):
+    cache, a = story.cache, story.a
+    a.release()
+    with pytest.raises(ValueError, match="sequence A is released"):
+        text_on_pages(cache, a)
+
+
+def test_the_strip_says_whether_a_request_fits():
+    strip = ContiguousAllocator(32)
+    for owner in range(4):
+        strip.allocate(owner, 8)
+    strip.release(0)
+    strip.release(2)
+    shown = repr(contiguous_map(strip, used={1: 3}, wanted=12))
+    assert "B has 8 slots from slot 8, 5 of them reserved and empty" in shown
+    assert "A request for 12 slots fits nowhere: 16 free, 8 in the largest gap." in shown
+    assert "A request for 8 slots fits:" in repr(contiguous_map(strip, wanted=8))
+
+
+def test_the_trie_shows_paths_words_and_other_owners(story):
+    cache = story.cache
+    shown = repr(prefix_trie(cache, decode))
+    assert "Under the root, page 0: Ada hid the coin, also owned by A, B and C." in shown
+    assert "Under page 0, page 1: in the attic ." in shown
+    assert "also owned by 3 more" in repr(prefix_trie(cache.prefix, decode))
+    assert "empty" in repr(prefix_trie(PrefixCache(PagePool(2), 4)))
+
+
+def test_the_trie_shows_each_salt_at_its_own_root():
+    cache = PagedKVCache(8, 4)
+    for salt in (None, "tenant"):
+        cache.sequence(range(4), salt).mark_computed()
+    assert "salt tenant" in prefix_trie(cache)._repr_html_()
+
+
+def test_the_sharing_map_draws_a_shared_page_once(story):
+    cache, a = story.cache, story.a
+    picture = sharing_map(cache)
+    shared = a.table.page_ids[:2]
+    assert f"A, B and C share pages {shared[0]} and {shared[1]}." in repr(picture)
+    assert picture._repr_html_().count('class="p"') == 5
+    assert "A, B and C map 9 pages and own 5 between them." in repr(picture)
+
+
+def test_attention_adds_weights_up_by_page(story):
+    a = story.a
+    shown = repr(attention_on_pages([0, 0, 0, 0.5, 0.1, 0.1, 0.1, 0, 0.2], a, decode))
+    assert "Most weight: coin (page 0, slot 3) 50%; Bo (page 2, slot 0) 20%" in shown
+    assert "page 0 50%, page 1 30%, page 2 20%" in shown
+    with pytest.raises(ValueError, match="10 weights for 9 tokens"):
+        attention_on_pages([0.1] * 10, a)
+    with pytest.raises(ValueError, match="several dimensions"):
+        attention_on_pages([[0.5, 0.5]], a)
+
+
+def test_the_map_lights_one_room_and_knows_what_is_built():
+    shown = repr(system_map("page table"))
+    assert "Here: chapter 5, Page table" in shown
+    assert "Built already: Attention, Naive cache, Pages and Page pool." in shown
+    assert system_map(5)._repr_html_() == system_map("Page table")._repr_html_()
+    assert system_map(5)._repr_html_().count('class="t"') == 1
+    with pytest.raises(ValueError, match="no room 14"):
+        system_map(14)
+
+
+def test_a_picture_is_written_as_a_file_of_its_own(tmp_path):
+    system_map().write(tmp_path / "map.svg")
+    assert (tmp_path / "map.svg").read_text(encoding="utf-8").startswith('<svg xmlns="http://www.w3.org/2000/svg"')
+    with pytest.raises(ValueError, match=r"map\.gif"):
+        system_map().write(tmp_path / "map.gif")
+
+
+def test_line_charts_carry_names_round_ticks_and_extremes():
+    picture = line_chart({"recompute": [(1, 1), (10, 100)], "cached": [(1, 1), (10, 10)]}, "tokens", "cost", unit="%")
+    html = picture._repr_html_()
+    assert all(f">{tick}<" in html for tick in ("0%", "20%", "100%", "recompute", "cached", "tokens", "cost"))
+    assert repr(picture) == ("2 lines of cost over tokens. recompute: from 1% to 100%. cached: from 1% to 10%.")
+    assert "at most 9 (at 1)" in repr(line_chart({"bump": [1, 9, 2]}, "x", "y"))
+
+
+def test_a_long_series_is_thinned_and_keeps_its_extremes():
+    values = [5.0] * 10_000
+    values[4321] = 99.0
+    picture = line_chart({"spike": values}, "x", "y")
+    assert len(picture._repr_html_()) < 20_000
+    assert "at most 99 (at 4,321)" in repr(picture)
+
+
+def test_charts_refuse_what_they_cannot_show():
+    with pytest.raises(ValueError, match="no series"):
+        line_chart({}, "x", "y")
+    with pytest.raises(ValueError, match="'a' is empty"):
+        line_chart({"a": []}, "x", "y")
+    with pytest.raises(ValueError, match="logarithmic axis cannot show 0"):
+        line_chart({"a": [0, 1]}, "x", "y", log_y=True)
+    with pytest.raises(ValueError, match="none below 0"):
+        bar_chart({"a": -1})
+
+
+def test_memory_over_time_is_drawn_from_the_log(story):
+    cache = story.cache
+    shown = repr(memory_chart(memory_over_time(cache.events, 4)))
+    assert f"in use: from 0 to {cache.pool.num_used}" in shown
+    assert "if nothing were shared" in shown
+
+
+def test_source_is_the_packages_own_one_block_for_one_file():
+    source = show_source(PagePool.share, PagePool.release, PageTable.lookup)
+    shown = source._repr_markdown_()
+    assert shown.count("```python") == 2
+    assert shown.startswith("```python\ndef share(self, page_id: int) -> None:")
+    assert "*from* `kvpaged/page_pool.py`" in shown
+    bare = repr(show_source(PagePool.release, without_docstring=True))
+    assert '"""' not in bare
+    assert "self.ref_counts[page_id] -= 1" in bare
+    assert "def num_free" in repr(show_source(PagePool.num_free))
+
+
+def test_source_without_docstrings_is_still_the_same_program():
+    import ast
+
+    def bare_tree(code):
+        tree = ast.parse(code)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node) and len(node.body) > 1:
+                del node.body[0]
+        return ast.dump(tree)
+
+    for thing in (PagePool, PageTable, PrefixCache, OutOfPages):
+        (_, full), (_, bare) = show_source(thing).parts[0], show_source(thing, without_docstring=True).parts[0]
+        assert bare_tree(full) == bare_tree(bare)
+
+
+def test_only_the_packages_source_is_shown():
+    with pytest.raises(ValueError, match="kvpaged only"):
+        show_source(pytest.raises)
+    with pytest.raises(TypeError, match="no source"):
+        show_source(42)
+
+
+def engine_log():
+    """Two requests, the second preempted, and back with another sequence, which then forks."""
+    log = EventLog()
+    log.add("queue", tokens=(1, 2, 3), number=0)
+    log.add("queue", tokens=(4, 5), number=1)
+    for sequence, pages, tokens in ((0, (0,), (1, 2, 3)), (1, (1,), (4, 5))):
+        log.add("begin", sequence, (), tokens)
+        log.add("allocate", sequence, pages)
+        log.add("admit", sequence, number=sequence)
+        log.add("compute", sequence, number=len(tokens))
+    log.add("step", number=5)
+    log.add("preempt", 1, number=1)
+    log.add("release", 1, (1,))
+    log.add("append", 0, (), (6,))
+    log.add("compute", 0, number=4)
+    log.add("step", number=1)
+    log.add("begin", 2, (), (4, 5))
+    log.add("allocate", 2, (1,))
+    log.add("admit", 2, number=1)
+    log.add("compute", 2, number=2)
+    log.add("fork", 2, (1,), number=3)
+    log.add("admit", 3, number=1)
+    log.add("step", number=2)
+    return log
+
+
+def test_a_sequence_of_an_engine_has_the_letter_of_its_request():
+    assert sequence_names(engine_log()) == {0: "A", 1: "B", 2: "B", 3: "B2"}
+    cache = PagedKVCache(4, 4, events=EventLog())
+    cache.sequence([1]).fork()
+    assert sequence_names(cache.events) == {0: "A", 1: "B"}
+
+
+def test_the_batch_chart_shows_who_runs_waits_and_is_preempted():
+    shown = repr(batch_chart(engine_log()))
+    assert "2 requests over 3 steps" in shown
+    assert "A computes 4 tokens in steps 1–2." in shown
+    assert "B computes 4 tokens in steps 1, 3, waits in 2, is preempted in 2." in shown
+    with pytest.raises(ValueError, match="no forward passes"):
+        batch_chart(EventLog())
