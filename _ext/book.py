@@ -16,6 +16,7 @@ sys.path.append(str(HERE.parent / "tools"))
 from notebook_form import trim_traceback  # noqa: E402  (the line above says where it is)
 
 LIVE_CODE = re.compile(r'<script type="text/x-thebe-config">.*?</script>\s*<script>kernelName.*?</script>', re.DOTALL)
+COLUMNS = re.compile(r"\S {2,}\S")
 MENDED = [
     # The label of a folded cell hides the words that stand on it.
     (' aria-label="Toggle hidden content"', ""),
@@ -29,6 +30,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # as in the tests: same sums, same last digit
     app.connect("config-inited", serve_own_files)
     app.connect("doctree-read", trim_tracebacks)
+    app.connect("doctree-read", mark_columns)
     app.connect("html-page-context", mend_page, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
@@ -45,6 +47,13 @@ def trim_tracebacks(app: Sphinx, doctree: nodes.document) -> None:
         if "traceback" in block["classes"]:
             trimmed = trim_traceback(block.astext())
             block.rawsource, block.children = trimmed, [nodes.Text(trimmed)]
+
+
+def mark_columns(app: Sphinx, doctree: nodes.document) -> None:
+    """Mark printed tables: on a phone their lines scroll, where other printed lines wrap (see `_static/book.css`)."""
+    for block in doctree.findall(nodes.literal_block):
+        if {"stream", "text_plain"} & set(block["classes"]) and COLUMNS.search(block.astext()):
+            block["classes"].append("columns")
 
 
 def mend_page(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None) -> None:
