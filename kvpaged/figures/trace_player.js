@@ -233,21 +233,28 @@
     const { events, size, owners } = trace;
     const tellEvent = teller(trace);
     const pool = root.querySelector(".pool"), rows = root.querySelector("ol"), note = root.querySelector(".note");
-    let state = fresh(), at = 0, drawn = {};
-    const tiles = {};
+    let state = fresh(), at = 0, written = [];
+    const tiles = {}, drawn = {}, saved = [];
+    const forward = () => {
+      if (at % 100 === 0) saved[at / 100] = structuredClone(state); // going back starts here, not at the beginning
+      apply(state, events[at++], size);
+    };
     pool.innerHTML = trace.pages.map(() => "<div></div>").join("");
     trace.pages.forEach((page, index) => (tiles[page] = pool.children[index]));
 
     return function show(position) {
-      if (position < at) [state, at] = [fresh(), 0];
-      while (at < position - 1) apply(state, events[at++], size);
+      if (position < at) {
+        const near = Math.floor(Math.max(0, position - 1) / 100);
+        [state, at] = [structuredClone(saved[near]), near * 100];
+      }
+      while (at < position - 1) forward();
       let sentence = "Nothing has happened yet: all pages are free.", touched = new Set(), grown = [-1, 0];
       if (position) {
         const event = events[position - 1];
         sentence = at < position ? tellEvent(state, at) : root.dataset.sentence;
         touched = new Set(event[2]);
         if (event[0] === "append") grown = [event[1], Infinity];
-        if (at < position) apply(state, events[at++], size);
+        if (at < position) forward();
         if (event[0] === "append") {
           grown[1] = state.tokens[event[1]].length - 1;
           touched.add(state.tables[event[1]][Math.floor(grown[1] / size)]);
@@ -262,8 +269,13 @@
       const live = Object.keys(state.tables);
       const ended = state.ended.slice(-4).map((each) =>
         `<li class="ended">${who(owners[each])} is released: ${escaped(quoted(trace.words, state.tokens[each]))}</li>`);
-      rows.innerHTML = live.map((each) => rowPicture(trace, state, each, touched, +each === grown[0] ? grown[1] : Infinity))
-        .concat(ended).join("");
+      const texts = live.map((each) => rowPicture(trace, state, each, touched, +each === grown[0] ? grown[1] : Infinity)).concat(ended);
+      texts.forEach((text, index) => {
+        if (index >= written.length) rows.insertAdjacentHTML("beforeend", text);
+        else if (text !== written[index]) rows.children[index].outerHTML = text;
+      });
+      while (rows.children.length > texts.length) rows.lastChild.remove();
+      written = texts;
       const used = Object.keys(state.refs).length;
       const idle = Object.keys(state.cached).filter((page) => state.refs[page] === 1).length;
       note.textContent = `${used} of ${trace.total} pages used` + (idle ? `, ${idle} by the prefix cache alone` : "") +
@@ -333,6 +345,7 @@
     const find = (name) => root.querySelector(`[data-do="${name}"]`);
     const say = root.querySelector(".say"), count = root.querySelector(".count"), frame = root.querySelector(".frame");
     const slider = find("scrub"), play = find("play"), speed = find("speed"), stopping = find("stop");
+    const tallest = [0, 0];
     let position = 0, timer = null;
 
     function go(to) {
@@ -343,9 +356,11 @@
       count.textContent = `${position} of ${last}`;
       slider.value = position;
       slider.setAttribute("aria-valuetext", `event ${position} of ${last}`);
-      for (const part of [say, frame]) { // what has grown stays: nothing below jumps while it plays
-        part.style.minHeight = Math.max(parseFloat(part.style.minHeight) || 0, part.offsetHeight) + "px";
-      }
+      // What has grown stays: nothing below jumps while it plays. Measure first, then write: one layout, not two.
+      const heights = [say, frame].map((part) => part.offsetHeight);
+      [say, frame].forEach((part, index) => {
+        if (heights[index] > tallest[index]) part.style.minHeight = (tallest[index] = heights[index]) + "px";
+      });
     }
     function pause() {
       clearTimeout(timer);

@@ -109,7 +109,7 @@ def test_the_last_step_shows_the_state_of_the_real_pool(tmp_path):
     assert len(report["tiles"]) == 8
     assert sorted(report["tiles"][0]) == ["0", "B", "C"]
     assert report["rows"][0].startswith("B 0 0 1 2 3 1 4 5 6 7 3 8 9 3 4")
-    assert "prefix cache" in report["said"]
+    assert report["said"] == "K and V of 1 token of C are computed and stored in page 4."
 
 
 def test_it_steps_scrubs_plays_and_answers_the_keyboard(tmp_path):
