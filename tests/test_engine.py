@@ -15,6 +15,7 @@ from kvpaged.page_table import pages_for
 from kvpaged.replay import Replay
 
 MODEL = load_model("recall")
+VOCABULARY = MODEL.config.vocab_size
 STORY = make_story(4, 4, seed=1, kinds=["looks", "where"])
 OTHER = make_story(4, 4, seed=2)
 
@@ -185,7 +186,7 @@ def test_the_second_turn_of_a_chat_computes_only_what_is_new() -> None:
 
 def test_long_prompts_are_computed_in_chunks_while_others_decode() -> None:
     engine = open_engine(64, 4, max_batched_tokens=8)
-    talker = engine.submit(tokens_of(STORY.text)[:5], greedy(20))
+    talker = engine.submit(tokens_of(STORY.text)[:5], SamplingParams(temperature=0, max_tokens=20, ignore_eos=True))
     engine.step()
     reader = engine.submit(tokens_of(OTHER.text), greedy(2))
     lengths = []
@@ -343,7 +344,7 @@ def test_generation_stops_where_the_context_ends() -> None:
     [
         ([], greedy(), "the prompt is empty"),
         ("", greedy(), "the prompt is empty"),
-        ([1, 373], greedy(), "token 373 is outside the model's vocabulary of 373"),
+        ([1, VOCABULARY], greedy(), f"token {VOCABULARY} is outside the model's vocabulary of {VOCABULARY}"),
         ([1, -1], greedy(), "at index 1: token -1 is outside"),
         ([1] * 2048, greedy(), "the prompt has 2048 tokens, which leaves no room to generate in a context of 2048"),
         ([1] * 40, greedy(30), "40 prompt tokens and up to 30 more need 18 pages of 4 slots, and the pool has 16"),

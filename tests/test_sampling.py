@@ -184,7 +184,7 @@ def test_logprobs_are_those_of_the_model_before_temperature() -> None:
     prompt = STORY.text + ask(STORY.facts[0]).prompt
     engine = Engine(MODEL, 64, 4)
     hot, cold = (
-        engine.generate(prompt, SamplingParams(temperature=temperature, seed=0, logprobs=373, max_tokens=1))[0]
+        engine.generate(prompt, SamplingParams(temperature=temperature, seed=0, logprobs=MODEL.config.vocab_size, max_tokens=1))[0]
         for temperature in (0.0, 9.0)
     )
     first, other = hot.outputs[0].logprobs[0], cold.outputs[0].logprobs[0]

@@ -46,14 +46,14 @@ class PageTables:
 
     def update(self, branch: Branch, page_ids: list[int]) -> int:
         """Bring a branch's row up to date; return its index."""
-        row, written = branch.row, branch.num_pages_written
+        row = branch.row
         if row is None:
             row = branch.row = self._free.pop()
-            written = 0
-        if written != len(page_ids) or self.array.item(row, written - 1) != page_ids[-1]:
-            first = max(0, min(written, len(page_ids)) - 1)
+            branch.num_pages_written = 0
+        if branch.num_pages_written != len(page_ids) or branch.last_page_written != page_ids[-1]:
+            first = max(0, min(branch.num_pages_written, len(page_ids)) - 1)
             self.array[row, first : len(page_ids)] = page_ids[first:]
-            branch.num_pages_written = len(page_ids)
+            branch.num_pages_written, branch.last_page_written = len(page_ids), page_ids[-1]
         return row
 
     def forget_after(self, branch: Branch, num_pages: int) -> None:
@@ -139,18 +139,19 @@ def pack(chunks: Sequence[Chunk], page_tables: PageTables, storage: PageStorage)
             long.append((len(tokens) - stop + start, len(tokens), seen))
     at = np.array(positions, dtype=np.int64)
     row_of = np.array(rows, dtype=np.int64)
-    slots = page_tables.array[row_of, at // page_size] * np.int64(page_size) + at % page_size
+    pages, slots = np.divmod(at, page_size)
+    slots += page_tables.array[row_of, pages] * np.int64(page_size)
     short = len(tokens) if not long else long[0][0]
     return Batch(
         chunks=in_order,
-        tokens=torch.tensor(tokens),
+        tokens=torch.from_numpy(np.array(tokens, dtype=np.int64)),
         positions=torch.from_numpy(at),
-        logits_at=torch.tensor(logits_at, dtype=torch.int64),
+        logits_at=torch.from_numpy(np.array(logits_at, dtype=np.int64)),
         mapped_pages=mapped_pages,
         filled_slots=filled_slots,
         _storage=storage,
         _slots=torch.from_numpy(slots),
-        _page_tables=torch.from_numpy(page_tables.array[row_of[:short], :width]),
+        _page_tables=torch.from_numpy(page_tables.array[:, :width].take(row_of[:short], axis=0)),
         _seq_lens=torch.from_numpy((at[:short] + 1).astype(np.int32)),
         _long=long,
     )

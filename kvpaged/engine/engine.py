@@ -175,6 +175,7 @@ class Engine:
         chunks = self._scheduler.schedule()
         if not chunks:
             return []
+        used_pages = self.cache.pool.num_used
         try:
             batch = pack(chunks, self._page_tables, self._storage)
             packed = perf_counter()
@@ -185,7 +186,7 @@ class Engine:
                 self._scheduler.preempt(chunk.branch)
             raise
         finished = self._commit(batch, logits)
-        self._count(batch, computed - packed, started)
+        self._count(batch, used_pages, computed - packed, started)
         return finished
 
     def metrics(self) -> EngineMetrics:
@@ -297,33 +298,32 @@ class Engine:
 
     def _commit(self, batch: Batch, logits: Tensor) -> list[Request]:
         """Take in what the step computed: mark it, choose the next tokens, end what has ended."""
-        ready: list[tuple[Branch, int, int]] = []  # branch, its first row in the logits, and how many rows
+        ready: list[tuple[Branch, SamplingParams, int, int]] = []  # and its first row in the logits, and how many rows
         draws: list[Draw] = []
         beams: list[tuple[Branch, int]] = []
         row = 0
-        for branch, _, stop, num_drafts in batch.chunks:
-            sequence = branch.sequence
+        for branch, start, stop, num_drafts in batch.chunks:
+            sequence, request = branch.sequence, branch.request
             assert sequence is not None
+            request.metrics.computed_tokens += stop - start
             if stop < sequence.table.num_tokens:
                 sequence.mark_computed(stop)
                 continue
-            if num_drafts == 0:
+            if not num_drafts:
                 sequence.mark_computed()
-            request = branch.request
-            if request.beams is not None:
+            params = request.params
+            if isinstance(params, BeamSearchParams):
                 beams.append((branch, row))
             else:
-                params = cast(SamplingParams, request.params)
                 for each in self._fork(branch) if branch.seats > 1 else (branch,):
-                    ready.append((each, row, num_drafts + 1))
+                    ready.append((each, params, row, num_drafts + 1))
                     if params.temperature > 0:
                         draws += self._draws(each, params, row, num_drafts + 1)
             row += num_drafts + 1
         finished: list[Request] = []
         likeliest_tokens = logits.argmax(dim=-1).tolist() if ready else []
         drawn = iter(draw(logits, draws))
-        for branch, row, count in ready:
-            params = cast(SamplingParams, branch.request.params)
+        for branch, params, row, count in ready:
             if params.temperature > 0:
                 tokens = [next(drawn) for _ in range(count)]
             else:
@@ -358,7 +358,7 @@ class Engine:
         sequence, output = branch.sequence, branch.output
         assert sequence is not None
         num_drafts = len(tokens) - 1
-        first_draft = len(sequence) - num_drafts
+        first_draft = sequence.table.num_tokens - num_drafts
         if not output and branch.request.metrics.first_token is None:
             branch.request.metrics.first_token = perf_counter()
         accepted = 0
@@ -396,7 +396,9 @@ class Engine:
             branch.finish_reason, branch.stop_reason = "stop", found
         elif len(branch.output) == request.max_tokens:
             branch.finish_reason = "length"
-        return branch.finish_reason is not None
+        else:
+            return False
+        return True
 
     def _advance_beams(self, beams: list[tuple[Branch, int]], logits: Tensor) -> list[Request]:
         """Note the beams' candidates; where all beams of a request have theirs, go on with the best continuations."""
@@ -470,14 +472,12 @@ class Engine:
             branch.detokenizer = Detokenizer(self.tokenizer, prompt, tuple(stop))
         return branch.detokenizer
 
-    def _count(self, batch: Batch, forward_seconds: float, started: float) -> None:
+    def _count(self, batch: Batch, used_pages: int, forward_seconds: float, started: float) -> None:
         """Note what a step took."""
-        counters, pool, num_tokens = self._counters, self.cache.pool, len(batch.tokens)
-        for branch, start, stop, _ in batch.chunks:
-            branch.request.metrics.computed_tokens += stop - start
+        counters, num_tokens = self._counters, len(batch.tokens)
         counters.steps += 1
         counters.computed_tokens += num_tokens
-        counters.peak_pages = max(counters.peak_pages, pool.num_used)
+        counters.peak_pages = max(counters.peak_pages, used_pages)
         counters.slots += batch.mapped_pages * self.cache.page_size
         counters.filled_slots += batch.filled_slots
         self.cache.events.add(EngineEvent.STEP, number=num_tokens)
@@ -490,7 +490,7 @@ class Engine:
                 num_tokens,
                 len(self._scheduler.running),
                 len(self._scheduler.waiting),
-                pool.num_used,
+                used_pages,
                 len(self.cache.prefix),
                 batch.mapped_pages,
             )

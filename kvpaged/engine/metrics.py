@@ -48,15 +48,15 @@ def _between(start: float | None, stop: float | None) -> float | None:
 
 
 class StepRecord(NamedTuple):
-    """The engine after one step. used_pages counts each page once, mapped_pages once for each sequence that maps it."""
+    """One step, and the engine after it."""
 
-    seconds: float  # since the engine was opened
+    seconds: float  # from the opening of the engine to the end of the step
     tokens: int  # computed in this step
     running: int
     waiting: int
-    used_pages: int  # owned by anybody, the prefix cache included
+    used_pages: int  # during the step: owned by anybody, the prefix cache included
     cached_pages: int  # owned by the prefix cache, and maybe others
-    mapped_pages: int
+    mapped_pages: int  # in the tables of the step's sequences; a page that several share counts for each
 
 
 @dataclass(frozen=True)

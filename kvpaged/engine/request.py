@@ -71,6 +71,7 @@ class Branch:
         "detokenizer",
         "finish_reason",
         "index",
+        "last_page_written",
         "logprobs",
         "lookup",
         "num_pages_written",
@@ -98,9 +99,10 @@ class Branch:
         self.lookup: PromptLookup | None = None
         # A beam that knows its best next tokens computes nothing until its siblings know theirs.
         self.candidates: list[Candidate] | None = None
-        # Where its page ids stand in the batch's array, and how many of them (see `PageTables`).
+        # Where its page ids stand in the batch's array, how many of them, and the last (see `PageTables`).
         self.row: int | None = None
         self.num_pages_written = 0
+        self.last_page_written = -1
 
     def __repr__(self) -> str:
         return f"Branch({self.index} of request {self.request.id}, {len(self.output)} tokens, {self.sequence})"

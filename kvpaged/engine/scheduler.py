@@ -90,48 +90,51 @@ class Scheduler:
         A step in which a lone branch had to make way for itself is empty too: `waiting` is not.
         """
         preemptions = self._counters.preemptions
-        prefilling = [branch for branch in self.running if _is_prefilling(branch)]
+        prefilling: list[Branch] = []
+        decoding: list[Branch] = []
+        for branch in self.running:
+            sequence = branch.sequence
+            assert sequence is not None
+            if sequence.num_computed < sequence.table.num_tokens:
+                prefilling.append(branch)
+            elif branch.candidates is None:
+                decoding.append(branch)
         chunks: list[Chunk] = []
-        budget = self._schedule_decodes(chunks)
+        budget = self._schedule_decodes(decoding, chunks)
         for branch in prefilling:
             if budget and branch.sequence is not None:  # it may have been preempted since
                 budget -= self._schedule_prompt(branch, branch.sequence, budget, chunks)
         if preemptions == self._counters.preemptions:  # or what was taken from one would be given to another
-            self._admit(budget, chunks)
+            self._admit(budget, chunks, [branch.sequence for branch in prefilling if branch.sequence is not None])
         return chunks
 
-    def _schedule_decodes(self, chunks: list[Chunk]) -> int:
+    def _schedule_decodes(self, branches: list[Branch], chunks: list[Chunk]) -> int:
         """Schedule a token for each branch that decodes, oldest first; return what is left of the budget."""
         budget = self.max_batched_tokens
-        candidates = [branch for branch in self.running if not _is_prefilling(branch) and branch.candidates is None]
-        for index, branch in enumerate(candidates):
+        for index, branch in enumerate(branches):
             if not budget:
                 break
-            if branch.sequence is None or not self._append(branch, branch.sequence):
+            sequence = branch.sequence
+            while sequence is not None:
+                try:
+                    sequence.append(branch.output[-1])
+                    break
+                except OutOfPages:
+                    self._preempt_last()
+                    sequence = branch.sequence  # None, if the last was the branch itself
+            if sequence is None:
                 continue
             num_drafts = 0
             if self.num_speculative_tokens:
-                spare = budget - (len(candidates) - index)
-                num_drafts = self._append_drafts(branch, branch.sequence, spare)
-            stop = len(branch.sequence)
+                num_drafts = self._append_drafts(branch, sequence, spare=budget - len(branches) + index)
+            stop = sequence.table.num_tokens
             chunks.append(Chunk(branch, stop - 1 - num_drafts, stop, num_drafts))
             budget -= 1 + num_drafts
         return budget
 
-    def _append(self, branch: Branch, sequence: Sequence) -> bool:
-        """Reserve a slot for the branch's last token, whoever must go for it. False if that is the branch itself."""
-        while True:
-            try:
-                sequence.append(branch.output[-1])
-            except OutOfPages:
-                last = max(
-                    self.running, key=lambda other: (other.request.id, other.candidates is not None, other.index)
-                )
-                self.preempt(last)
-                if last is branch:
-                    return False
-            else:
-                return True
+    def _preempt_last(self) -> None:
+        """Preempt who arrived last; of a request's branches, first those that have nothing to compute."""
+        self.preempt(max(self.running, key=lambda each: (each.request.id, each.candidates is not None, each.index)))
 
     def _append_drafts(self, branch: Branch, sequence: Sequence, spare: int) -> int:
         """Reserve slots for guesses of what comes next, as far as there is room without taking anybody's."""
@@ -154,33 +157,30 @@ class Scheduler:
         chunks.append(Chunk(branch, start, stop))
         return stop - start
 
-    def _admit(self, budget: int, chunks: list[Chunk]) -> None:
+    def _admit(self, budget: int, chunks: list[Chunk], prefilling: list[Sequence]) -> None:
         """Let waiting branches run, oldest first, while there is budget, a seat, and room for their tokens."""
-        computing: defaultdict[object, list[Sequence]] = defaultdict(list)
-        if self.waiting and self._cache.prefix_caching:
-            for branch in self.running:
-                if branch.sequence is not None and _is_prefilling(branch):
-                    computing[self._first_page(branch, branch.sequence.tokens)].append(branch.sequence)
+        if not self.waiting:
+            return
+        page_size, caching = self._cache.page_size, self._cache.prefix_caching
+        by_first_page: defaultdict[object, list[Sequence]] = defaultdict(list)
+        for sequence in prefilling if caching else ():
+            by_first_page[sequence.cache_salt, tuple(sequence.tokens[:page_size])].append(sequence)
         index = 0
         while budget and index < len(self.waiting):
             branch = self.waiting[index]
             tokens = branch.request.prompt_tokens + branch.output
-            if self._is_being_computed(branch, tokens, computing.get(self._first_page(branch, tokens), [])):
+            alike = by_first_page[branch.request.cache_salt, tuple(tokens[:page_size])] if caching else []
+            if alike and self._is_being_computed(branch, tokens, alike):
                 index += 1
-            elif self._seats + branch.seats <= self.max_running and (sequence := self._begin(branch, tokens)):
+            elif self._seats + branch.seats <= self.max_running and (begun := self._begin(branch, tokens)):
                 del self.waiting[index]
-                budget -= self._schedule_prompt(branch, sequence, budget, chunks)
-                computing[self._first_page(branch, tokens)].append(sequence)
+                budget -= self._schedule_prompt(branch, begun, budget, chunks)
+                alike.append(begun)
             elif chunks or not self._preempt_idle():
                 break
 
-    def _first_page(self, branch: Branch, tokens: list[int]) -> object:
-        return branch.request.cache_salt, tuple(tokens[: self._cache.page_size])
-
     def _is_being_computed(self, branch: Branch, tokens: list[int], others: list[Sequence]) -> bool:
         """Whether full pages that this branch can use will be cached soon, and are not yet: then it pays to wait."""
-        if not others:
-            return False
         page_size, usable = self._cache.page_size, len(tokens) - 1
         num_cached = self._cache.prefix.match(tokens[:usable], branch.request.cache_salt).num_tokens
         for other in others:
@@ -231,9 +231,3 @@ class Scheduler:
 
 def _order(branch: Branch) -> tuple[int, int]:
     return branch.order
-
-
-def _is_prefilling(branch: Branch) -> bool:
-    """Whether tokens of a running branch still wait to be computed, at the beginning of a step."""
-    sequence = branch.sequence
-    return sequence is not None and sequence.num_computed < len(sequence)

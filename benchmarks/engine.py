@@ -1,0 +1,199 @@
+"""What serving costs: the engine's overhead, and its tokens/s beside `generate()` of transformers on the same weights.
+
+Overhead: the share of a decode step that is not the model's forward pass (attention and the writing of K and V included),
+with 32 requests of the recall model running.
+Uniform: 32 prompts of 128 tokens, 64 tokens each; transformers gets them as one batch.
+Ragged: 64 requests, prompts of 16 to 512 tokens, 16 to 256 to generate; transformers gets them in arrival order, in padded
+batches of the size that suits it best, each of which runs until its longest output is there. Only tokens that were asked
+for count.
+Both sides run greedily, to the full length, on one thread, in turns; ratios are medians over rounds of what
+one round measured side by side. The tokens of both are compared.
+
+    OMP_NUM_THREADS=1 python benchmarks/engine.py
+"""
+
+import logging
+import random
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Annotated
+
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+from transformers import LlamaConfig, LlamaForCausalLM
+from transformers.utils import logging as transformers_logging
+
+from kvpaged.engine import Engine, SamplingParams
+from kvpaged.model import Decoder, load_model
+
+RUNNING = 32
+UNIFORM = [(128, 64)] * 32
+BATCH_SIZES = (8, 16, 32, 64)
+console = Console(width=110)
+
+
+def ragged(seed: int) -> list[tuple[int, int]]:
+    """Prompt and output lengths of 64 requests."""
+    rng = random.Random(seed)
+    return [(rng.randint(16, 512), rng.randint(16, 256)) for _ in range(64)]
+
+
+def prompts_of(lengths: Sequence[tuple[int, int]], vocab_size: int, seed: int) -> list[list[int]]:
+    """Random tokens: nothing is shared, so prefix caching brings no advantage."""
+    rng = random.Random(seed)
+    return [[rng.randrange(1, vocab_size) for _ in range(length)] for length, _ in lengths]
+
+
+def greedy(max_tokens: int) -> SamplingParams:
+    return SamplingParams(temperature=0, max_tokens=max_tokens, ignore_eos=True)
+
+
+def run_engine(model: Decoder, prompts: list[list[int]], lengths: Sequence[tuple[int, int]]) -> list[list[int]]:
+    """A new engine, with room for all, so that each round computes everything."""
+    outputs = Engine(model, num_pages=4096, page_size=16).generate(prompts, [greedy(length) for _, length in lengths])
+    return [output.outputs[0].tokens for output in outputs]
+
+
+def run_transformers(
+    model: LlamaForCausalLM, prompts: list[list[int]], lengths: Sequence[tuple[int, int]], batch_size: int
+) -> list[list[int]]:
+    """Padded batches, one after another."""
+    outputs = []
+    for start in range(0, len(prompts), batch_size):
+        batch, wanted = prompts[start : start + batch_size], lengths[start : start + batch_size]
+        width, longest = max(map(len, batch)), max(length for _, length in wanted)
+        padded = torch.tensor([[0] * (width - len(prompt)) + prompt for prompt in batch])
+        mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in batch])
+        with torch.inference_mode():
+            found = model.generate(
+                padded,
+                attention_mask=mask,
+                do_sample=False,
+                max_new_tokens=longest,
+                min_new_tokens=longest,
+                pad_token_id=0,
+            )
+        outputs += [row[width : width + length].tolist() for row, (_, length) in zip(found, wanted, strict=True)]
+    return outputs
+
+
+def timed(action: Callable[[], list[list[int]]]) -> tuple[float, list[list[int]]]:
+    start = time.perf_counter()
+    tokens = action()
+    return time.perf_counter() - start, tokens
+
+
+def compare(
+    ours: Decoder, theirs: LlamaForCausalLM, lengths: Sequence[tuple[int, int]], batch_sizes: Sequence[int], rounds: int
+) -> dict[str, float]:
+    """Tokens/s of both sides, and the ratio, medians over rounds."""
+    wanted = sum(length for _, length in lengths)
+    ratios, mine, best = [], [], []
+    same = total = 0
+    for round_number in range(rounds + 1):
+        prompts = prompts_of(lengths, ours.config.vocab_size, round_number)
+        seconds, tokens = timed(lambda prompts=prompts: run_engine(ours, prompts, lengths))
+        baseline = []
+        for batch_size in batch_sizes:
+            spent, expected = timed(
+                lambda size=batch_size, prompts=prompts: run_transformers(theirs, prompts, lengths, size)
+            )
+            baseline.append(spent)
+        if not round_number:  # kernels are compiled, caches are cold
+            continue
+        same += sum(a == b for a, b in zip(tokens, expected, strict=True))
+        total += len(tokens)
+        ratios.append(min(baseline) / seconds)
+        mine.append(wanted / seconds)
+        best.append(wanted / min(baseline))
+    return {"ours": median(mine), "theirs": median(best), "ratio": median(ratios), "same": same / total}
+
+
+def overhead(model: Decoder, steps: int) -> dict[str, float]:
+    """Medians over decode steps at RUNNING requests: milliseconds of a step, and the share that is not the forward pass."""
+    engine = Engine(model, num_pages=4096, page_size=16)
+    prompts = prompts_of([(128, 0)] * RUNNING, model.config.vocab_size, 0)
+    for prompt in prompts:
+        engine.submit(prompt, greedy(steps + 20))
+    while any(engine.metrics().requests_waiting for _ in "1") or engine.history[-1].tokens != RUNNING:
+        engine.step()
+    seconds, shares = [], []
+    before = engine.metrics()
+    for _ in range(steps):
+        start = time.perf_counter()
+        engine.step()
+        spent = time.perf_counter() - start
+        after = engine.metrics()
+        assert engine.history[-1].tokens == RUNNING
+        seconds.append(spent)
+        shares.append(1 - (after.forward_seconds - before.forward_seconds) / spent)
+        before = after
+    return {"step_ms": 1e3 * median(seconds), "overhead": median(shares)}
+
+
+def pair(config: LlamaConfig | None) -> tuple[Decoder, LlamaForCausalLM]:
+    """The same weights in both: the recall model's, or random ones of a shape."""
+    if config is None:
+        ours = load_model("recall")
+        assert ours.checkpoint is not None
+        return ours, LlamaForCausalLM.from_pretrained(ours.checkpoint, dtype=torch.float32).eval()
+    torch.manual_seed(0)
+    theirs = LlamaForCausalLM(config).eval()
+    with TemporaryDirectory() as folder:
+        theirs.save_pretrained(folder)
+        return load_model(Path(folder)), theirs
+
+
+def main(
+    rounds: Annotated[int, typer.Option(help="Rounds after the first, which warms up.")] = 5,
+    steps: Annotated[int, typer.Option(help="Decode steps over which the overhead is measured.")] = 200,
+) -> None:
+    torch.set_num_threads(1)
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore")
+    shapes = {
+        "recall (2 layers, hidden 128)": None,
+        "random (4 layers, hidden 256)": LlamaConfig(
+            vocab_size=2048,
+            hidden_size=256,
+            intermediate_size=704,
+            num_hidden_layers=4,
+            num_attention_heads=8,
+            num_key_value_heads=4,
+            max_position_embeddings=1024,
+        ),
+    }
+    table = Table("model", "workload", "engine, tokens/s", "transformers, tokens/s", "ratio", "same outputs")
+    for name, config in shapes.items():
+        ours, theirs = pair(config)
+        for workload, lengths, batch_sizes in (
+            ("uniform", UNIFORM, (len(UNIFORM),)),
+            ("ragged", ragged(0), BATCH_SIZES),
+        ):
+            found = compare(ours, theirs, lengths, batch_sizes, rounds)
+            table.add_row(
+                name,
+                workload,
+                f"{found['ours']:,.0f}",
+                f"{found['theirs']:,.0f}",
+                f"{found['ratio']:.2f}",
+                f"{found['same']:.1%}",
+            )
+    console.print(table)
+    found = overhead(load_model("recall"), steps)
+    console.print(
+        f"A decode step of {RUNNING} requests of the recall model takes {found['step_ms']:.2f} ms, "
+        f"of which {found['overhead']:.1%} is not the model."
+    )
+
+
+if __name__ == "__main__":
+    typer.run(main)
