@@ -9,14 +9,17 @@ Kwon et al., "Efficient Memory Management for Large Language Model Serving with 
 """
 
 import math
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kvpaged.page import PageStorage
+from kvpaged.page import PageStorage, has_numba
 from kvpaged.page_table import PageTable, pages_for
 from kvpaged.reader import PagedKVReader, mapped_pages
+
+Backend = Literal["kernel", "gather"]
 
 
 def naive_attention(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
@@ -47,7 +50,7 @@ def contiguous_attention(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     (q_len, heads, head_dim), (kv_len, num_kv_heads, _) = query.shape, keys.shape
     keys, values = keys.transpose(0, 1)[None], values.transpose(0, 1)[None]
     if q_len == 1:
-        # The heads of a group become the rows of one query, so that K and V are read once per group. A lone query sees all.
+        # The heads of a group become the rows of one query, so that K and V are read once. A lone query sees all.
         grouped = query.reshape(1, num_kv_heads, heads // num_kv_heads, head_dim)
         return F.scaled_dot_product_attention(grouped, keys, values).reshape(1, heads, head_dim)
     whole = q_len == kv_len
@@ -62,15 +65,82 @@ def contiguous_attention(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     return output[0].transpose(0, 1)
 
 
-def paged_attention(query: Tensor, storage: PageStorage, table: PageTable, layer: int) -> Tensor:
+def default_backend(head_dim: int) -> Backend:
+    """What `paged_attention` and `paged_attention_decode` use for a lone query when not told.
+
+    "kernel" (`kvpaged.kernel`) reads the pages in place; it needs numba and a head_dim that is a multiple of 16.
+    "gather" copies them into one piece first. They agree to rounding: about 1e-6 in float32.
+    """
+    return "kernel" if has_numba() and head_dim % 16 == 0 else "gather"
+
+
+def _choose(backend: Backend | None, head_dim: int) -> Backend:
+    if backend not in (None, "kernel", "gather"):
+        raise ValueError(f"backend is {backend!r}; give 'kernel', 'gather' or nothing")
+    return backend or default_backend(head_dim)
+
+
+def paged_attention(
+    query: Tensor, storage: PageStorage, table: PageTable, layer: int, backend: Backend | None = None
+) -> Tensor:
     """Attention of one sequence's last q_len tokens, K and V behind a page table.
 
-    Returns [q_len, heads, head_dim]: bit for bit what `contiguous_attention` makes of the same K and V in one piece.
-    Raises ValueError, TypeError or IndexError for a query, table or layer that does not fit; nothing is read then.
+    Returns [q_len, heads, head_dim]. Several queries, and backend="gather", give bit for bit what
+    `contiguous_attention` makes of the same K and V in one piece. For a lone query, see `default_backend`.
+    Raises ValueError, TypeError or IndexError for a query, table, layer or backend that does not fit; nothing is read
+    then.
     """
-    _check_paged(query, storage, table, layer)
+    chosen = _choose(backend, storage.head_dim)
+    page_ids = _check_paged(query, storage, table, layer)
+    if len(query) > 1 and backend == "kernel":
+        raise ValueError(f"query has {len(query)} tokens; the kernel decodes one: use backend='gather'")
+    if len(query) == 1 and chosen == "kernel":
+        page_tables = torch.tensor([page_ids], dtype=torch.int32)
+        seq_lens = torch.tensor([len(table)], dtype=torch.int32)
+        return paged_attention_decode(query, storage, page_tables, seq_lens, layer, "kernel")
     reader = PagedKVReader(storage, table)
     return contiguous_attention(query, reader.keys(layer), reader.values(layer))
+
+
+def paged_attention_decode(
+    query: Tensor,
+    storage: PageStorage,
+    page_tables: Tensor,
+    seq_lens: Tensor,
+    layer: int,
+    backend: Backend | None = None,
+) -> Tensor:
+    """Attention of one new token for each of B sequences: the decode step of a batch.
+
+    query: [B, heads, head_dim]. page_tables: int32 [B, max_pages], row i the pages of sequence i in logical order; what
+    stands behind the pages that its length needs is padding and never read. seq_lens: int32 [B], tokens of each
+    sequence with the new one, whose K and V are stored already. Returns [B, heads, head_dim]; each sequence gets, bit
+    for bit, what it gets alone. For backend, see `default_backend`.
+    Raises ValueError, TypeError or IndexError for what does not fit; nothing is read then.
+    """
+    chosen = _choose(backend, storage.head_dim)
+    _check_layer(layer, storage)
+    _check_query(query, storage.num_kv_heads, storage.head_dim, storage.dtype)
+    _check_batch(len(query), page_tables, seq_lens)
+    if chosen == "kernel":
+        from kvpaged.kernel import decode_attention
+
+        return decode_attention(query, storage.keys(layer), storage.values(layer), page_tables, seq_lens)
+    tables = []
+    room = page_tables.shape[1] * storage.page_size
+    for sequence, seq_len in enumerate(seq_lens.tolist()):
+        if not 1 <= seq_len <= room:
+            raise ValueError(f"sequence {sequence} has {seq_len} tokens; a row of page_tables maps 1 to {room}")
+        page_ids = page_tables[sequence, : pages_for(seq_len, storage.page_size)].tolist()
+        tables.append(PageTable(storage.page_size, page_ids, seq_len))
+        try:
+            mapped_pages(tables[-1], storage.num_pages)
+        except IndexError as error:
+            raise IndexError(f"sequence {sequence}: {error}") from None
+    output = torch.empty_like(query)
+    for i, table in enumerate(tables):
+        output[i] = paged_attention(query[i : i + 1], storage, table, layer, "gather")[0]
+    return output
 
 
 def streaming_attention(query: Tensor, storage: PageStorage, table: PageTable, layer: int) -> Tensor:
@@ -107,69 +177,14 @@ def streaming_attention(query: Tensor, storage: PageStorage, table: PageTable, l
     return (output / total).to(query.dtype).view(heads, q_len, head_dim).transpose(0, 1)
 
 
-def paged_attention_decode(
-    query: Tensor, storage: PageStorage, page_tables: Tensor, seq_lens: Tensor, layer: int
-) -> Tensor:
-    """Attention of one new token for each of B sequences: the decode step of a batch.
-
-    query: [B, heads, head_dim]. page_tables: int32 [B, max_pages], row i the pages of sequence i in logical order; what
-    stands behind the pages that its length needs is padding and never read. seq_lens: int32 [B], tokens of each
-    sequence with the new one, whose K and V are stored already. Returns [B, heads, head_dim]; each sequence gets, bit for bit,
-    what it gets alone. Raises ValueError, TypeError or IndexError for what does not fit; nothing is read then.
-    """
-    query_lens = torch.ones(len(query), dtype=torch.int32)
-    return paged_attention_packed(query, storage, page_tables, seq_lens, query_lens, layer)
-
-
-def paged_attention_packed(
-    query: Tensor, storage: PageStorage, page_tables: Tensor, seq_lens: Tensor, query_lens: Tensor, layer: int
-) -> Tensor:
-    """Attention of B sequences whose last tokens stand packed one sequence after another: prefill, decode, or both.
-
-    query: [sum(query_lens), heads, head_dim]; query_lens: int32 [B], at least 1 each. page_tables and seq_lens as for
-    `paged_attention_decode`. Returns the shape of query; each sequence gets, bit for bit, what `paged_attention` gives it
-    alone. Raises ValueError, TypeError or IndexError for what does not fit; nothing is read then.
-    """
-    _check_layer(layer, storage)
-    _check_query(query, storage.num_kv_heads, storage.head_dim, storage.dtype)
-    tables = _tables(storage, page_tables, seq_lens)
-    lengths = _ints("query_lens", query_lens, len(tables))
-    if sum(lengths) != len(query):
-        raise ValueError(f"query_lens add up to {sum(lengths)} tokens, but query has {len(query)}")
-    for sequence, (q_len, table) in enumerate(zip(lengths, tables, strict=True)):
-        try:
-            _check_table(q_len, storage, table)
-        except (ValueError, IndexError) as error:
-            raise type(error)(f"sequence {sequence}: {error}") from None
-    output = torch.empty_like(query)
-    for rows, out, table in zip(torch.split(query, lengths), torch.split(output, lengths), tables, strict=True):
-        out.copy_(paged_attention(rows, storage, table, layer))
-    return output
-
-
-def _ints(name: str, values: Tensor, length: int) -> list[int]:
-    if values.shape != (length,):
-        raise ValueError(f"{name} has shape {tuple(values.shape)}, expected ({length},): one per sequence")
-    if values.dtype not in (torch.int32, torch.int64):
-        raise TypeError(f"{name} is {values.dtype}; give torch.int32")
-    return values.tolist()
-
-
-def _tables(storage: PageStorage, page_tables: Tensor, seq_lens: Tensor) -> list[PageTable]:
-    if page_tables.ndim != 2:
-        raise ValueError(f"page_tables has shape {tuple(page_tables.shape)}, expected [sequences, max_pages]")
-    if page_tables.dtype not in (torch.int32, torch.int64):
-        raise TypeError(f"page_tables is {page_tables.dtype}; give torch.int32")
-    tables = []
-    max_pages = page_tables.shape[1]
-    for sequence, seq_len in enumerate(_ints("seq_lens", seq_lens, len(page_tables))):
-        used = pages_for(seq_len, storage.page_size)
-        if not 1 <= seq_len <= max_pages * storage.page_size:
-            raise ValueError(
-                f"sequence {sequence} has {seq_len} tokens; a row of page_tables maps 1 to {max_pages * storage.page_size}"
-            )
-        tables.append(PageTable(storage.page_size, page_tables[sequence, :used].tolist(), seq_len))
-    return tables
+def _check_batch(num_sequences: int, page_tables: Tensor, seq_lens: Tensor) -> None:
+    if page_tables.ndim != 2 or len(page_tables) != num_sequences:
+        raise ValueError(f"page_tables has shape {tuple(page_tables.shape)}, expected ({num_sequences}, max_pages)")
+    if seq_lens.shape != (num_sequences,):
+        raise ValueError(f"seq_lens has shape {tuple(seq_lens.shape)}, expected ({num_sequences},)")
+    for name, tensor in (("page_tables", page_tables), ("seq_lens", seq_lens)):
+        if tensor.dtype != torch.int32:
+            raise TypeError(f"{name} is {tensor.dtype}; convert with .to(torch.int32)")
 
 
 def _check_contiguous(query: Tensor, keys: Tensor, values: Tensor) -> None:
@@ -187,7 +202,10 @@ def _check_contiguous(query: Tensor, keys: Tensor, values: Tensor) -> None:
 def _check_paged(query: Tensor, storage: PageStorage, table: PageTable, layer: int) -> list[int]:
     _check_layer(layer, storage)
     _check_query(query, storage.num_kv_heads, storage.head_dim, storage.dtype)
-    return _check_table(len(query), storage, table)
+    if table.page_size != storage.page_size:
+        raise ValueError(f"the table has pages of {table.page_size} slots, the storage pages of {storage.page_size}")
+    _check_lengths(len(query), len(table))
+    return mapped_pages(table, storage.num_pages)
 
 
 def _check_layer(layer: int, storage: PageStorage) -> None:
@@ -202,13 +220,6 @@ def _check_query(query: Tensor, num_kv_heads: int, head_dim: int, dtype: torch.d
         raise TypeError(f"query is {query.dtype}, keys and values are {dtype}: convert with .to({dtype})")
     if query.shape[1] == 0 or query.shape[1] % num_kv_heads:
         raise ValueError(f"query has {query.shape[1]} heads; they must be a multiple of the {num_kv_heads} kv heads")
-
-
-def _check_table(q_len: int, storage: PageStorage, table: PageTable) -> list[int]:
-    if table.page_size != storage.page_size:
-        raise ValueError(f"the table has pages of {table.page_size} slots, the storage pages of {storage.page_size}")
-    _check_lengths(q_len, len(table))
-    return mapped_pages(table, storage.num_pages)
 
 
 def _check_lengths(q_len: int, kv_len: int) -> None:

@@ -1,8 +1,8 @@
 """The contiguous caches we leave behind: recompute everything, grow by copying, reserve for the worst case.
 
-Each has `attend(layer, query, keys, values)`, which a decoder calls once per layer with the K and V of its new tokens, in
-the order of the layers. One sequence per cache: n counts new tokens, query is [n, heads, head_dim], keys and values are
-[n, num_kv_heads, head_dim].
+Each has `attend(layer, query, keys, values)`, which a decoder calls once per layer with the K and V of its new tokens,
+in the order of the layers. One sequence per cache: n counts new tokens, query is [n, heads, head_dim], keys and values
+are [n, num_kv_heads, head_dim].
 """
 
 import torch
@@ -104,7 +104,8 @@ class ReservedCache:
     def attend(self, layer: int, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """Store the new K and V, attend to everything stored: [n, heads, head_dim].
 
-        Raises ValueError when the reservation is full or a shape is wrong, TypeError for a wrong dtype; nothing is stored then.
+        Raises ValueError when the reservation is full or a shape is wrong, TypeError for a wrong dtype; nothing is
+        stored then.
         """
         _check_new(self._keys[layer], keys, values)
         start, stop = self._lengths[layer], self._lengths[layer] + len(keys)

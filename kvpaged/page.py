@@ -1,5 +1,7 @@
 """The bytes behind the pages: K and V of every layer, cut into pages of a fixed number of slots."""
 
+import functools
+import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -27,12 +29,14 @@ class KVPage:
 class PageStorage:
     """K and V for `num_pages` pages of `page_size` slots, in every layer.
 
-    A page holds its heads one after another, and a head its slots: [page, kv_head, slot, head_dim]. One (page, head) is then
-    a small contiguous matrix, which is what attention multiplies with. Every layer uses the same page ids.
+    A page holds its heads one after another, and a head its slots: [page, kv_head, slot, head_dim]. One (page, head) is
+    then a small contiguous matrix, which is what attention multiplies with. Every layer uses the same page ids.
 
-    Memory comes zeroed from the operating system when it is first touched, so that a storage of any size opens at once and
-    an unwritten slot reads the same on each run. A zero is a plausible number all the same: tests that must notice
+    Memory comes zeroed from the operating system when it is first touched, so that a storage of any size opens at once
+    and an unwritten slot reads the same on each run. A zero is a plausible number all the same: tests that must notice
     a read of an unwritten slot fill `keys(layer)` and `values(layer)` with NaN first.
+
+    num_copies, bytes_copied: pages that `copy` copied so far, and the bytes in them that it moved.
 
     Raises ValueError for a size below 1 or a dtype other than float32, float16 and bfloat16.
     """
@@ -57,6 +61,10 @@ class PageStorage:
         shape = (num_layers, num_pages, num_kv_heads, page_size, head_dim)
         self._keys = _lazy_zeros(shape, dtype)
         self._values = _lazy_zeros(shape, dtype)
+        # Indexing a tensor costs a microsecond, as much as writing a token: keep the layers' views.
+        self._layer_keys, self._layer_values = self._keys.unbind(), self._values.unbind()
+        self.num_copies = 0
+        self.bytes_copied = 0
 
     @property
     def bytes_per_token(self) -> int:
@@ -75,12 +83,12 @@ class PageStorage:
     def keys(self, layer: int) -> Tensor:
         """K of one layer: [num_pages, num_kv_heads, page_size, head_dim], a view."""
         self._check_layer(layer)
-        return self._keys[layer]
+        return self._layer_keys[layer]
 
     def values(self, layer: int) -> Tensor:
         """V of one layer: [num_pages, num_kv_heads, page_size, head_dim], a view."""
         self._check_layer(layer)
-        return self._values[layer]
+        return self._layer_values[layer]
 
     def __getitem__(self, page_id: int) -> KVPage:
         """One page as views. Raises IndexError for a page that does not exist."""
@@ -107,10 +115,15 @@ class PageStorage:
                 raise TypeError(
                     f"{name} are {tensor.dtype}, the pages hold {self.dtype}: convert with .to({self.dtype})"
                 )
-        page_ids = torch.from_numpy(slots // self.page_size)
-        offsets = torch.from_numpy(slots % self.page_size)
-        self._keys[layer][page_ids, :, offsets] = keys.detach()
-        self._values[layer][page_ids, :, offsets] = values.detach()
+        keys, values = keys.detach(), values.detach()
+        if has_numba():
+            from kvpaged.kernel import write_slots
+
+            write_slots(slots, keys, values, self._layer_keys[layer], self._layer_values[layer])
+        else:
+            page_ids, offsets = torch.from_numpy(slots // self.page_size), torch.from_numpy(slots % self.page_size)
+            self._layer_keys[layer][page_ids, :, offsets] = keys
+            self._layer_values[layer][page_ids, :, offsets] = values
 
     def copy(self, source: int, target: int, num_slots: int) -> None:
         """Copy the first `num_slots` slots of one page to another, in every layer: the copy in copy-on-write.
@@ -126,6 +139,8 @@ class PageStorage:
             raise ValueError(f"num_slots is {num_slots}; a page has {self.page_size} slots")
         self._keys[:, target, :, :num_slots] = self._keys[:, source, :, :num_slots]
         self._values[:, target, :, :num_slots] = self._values[:, source, :, :num_slots]
+        self.num_copies += 1
+        self.bytes_copied += num_slots * self.bytes_per_token
 
     def __repr__(self) -> str:
         return (
@@ -147,22 +162,30 @@ class PageStorage:
             raise ValueError(f"slot_mapping has shape {slots.shape}; give one flat slot per token")
         if slots.size and slots.dtype.kind not in "iu":
             raise TypeError(f"slot_mapping holds {slots.dtype}; give ints: page_id * page_size + slot")
-        slots = slots.astype(np.int64)
+        slots = slots.astype(np.int64, copy=False)
         if slots.size:
             in_order = np.sort(slots)
             num_slots = self.num_pages * self.page_size
             for slot in (in_order[0], in_order[-1]):
                 if not 0 <= slot < num_slots:
                     raise IndexError(f"slot {slot} does not exist; the storage has slots 0..{num_slots - 1}")
-            twice = in_order[1:][in_order[1:] == in_order[:-1]]
-            if twice.size:
-                raise ValueError(f"slot {twice[0]} is named twice in slot_mapping; each token needs a slot of its own")
+            repeated = in_order[1:] == in_order[:-1]
+            if repeated.any():
+                slot = in_order[1:][repeated][0]
+                raise ValueError(f"slot {slot} is named twice in slot_mapping; each token needs a slot of its own")
         return slots
 
 
+@functools.cache
+def has_numba() -> bool:
+    """Whether `kvpaged.kernel` can be used."""
+    return importlib.util.find_spec("numba") is not None
+
+
 def _lazy_zeros(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    # torch.zeros touches every byte (seconds per gigabyte), torch.empty may hand out what an earlier tensor left behind.
-    # numpy's zeros leave the work to the operating system, and ask it for huge pages. The kernel wants 64-byte alignment.
+    # torch.zeros touches every byte (seconds per gigabyte), torch.empty may hand out what another tensor left behind.
+    # numpy's zeros leave the work to the operating system, and ask it for huge pages. Rows should begin with a cache
+    # line, which is 64 bytes.
     num_bytes = dtype.itemsize
     for size in shape:
         num_bytes *= size

@@ -13,7 +13,8 @@ class PagedKVReader:
     Each call looks at the table anew, and returns a tensor of its own: it stays valid whatever is written later.
     `pages_read` counts the pages gathered so far, of K and of V alike.
 
-    Raises ValueError when table and storage disagree about the page size, IndexError for a page the storage does not have.
+    Raises ValueError when table and storage disagree about the page size, IndexError for a page the storage does not
+    have.
     """
 
     def __init__(self, storage: PageStorage, table: PageTable) -> None:

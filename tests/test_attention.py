@@ -1,7 +1,5 @@
 """Attention: contiguous, through a page table, and page by page, all against a float64 oracle."""
 
-from itertools import pairwise
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,7 +12,6 @@ from kvpaged.attention import (
     naive_attention,
     paged_attention,
     paged_attention_decode,
-    paged_attention_packed,
     streaming_attention,
 )
 from kvpaged.page import PageStorage
@@ -22,6 +19,7 @@ from kvpaged.page_table import PageTable, pages_for
 from kvpaged.reader import PagedKVReader
 
 LAYERS, LAYER = 2, 1
+# Heads of 8 are too small for the kernel, which has tests of its own: here a lone query is gathered for, like several.
 TOLERANCE = {torch.float32: 1e-6, torch.float16: 2e-3, torch.bfloat16: 2e-2}
 PAGE_SIZES = st.sampled_from([1, 2, 3, 4, 7, 8, 16, 32, 64])
 HEADS = st.sampled_from([(1, 1), (4, 4), (4, 2), (6, 2), (8, 1)])
@@ -246,21 +244,6 @@ def test_each_sequence_of_a_decode_batch_gets_bit_for_bit_what_it_gets_alone(
         assert torch.equal(output[row], paged_attention(query[row : row + 1], storage, table, LAYER)[0])
 
 
-@settings(max_examples=30, deadline=None)
-@given(st.lists(st.integers(1, 90), min_size=1, max_size=6), PAGE_SIZES, HEADS, st.data(), SEEDS)
-def test_each_sequence_of_a_packed_batch_gets_bit_for_bit_what_it_gets_alone(
-    lengths: list[int], page_size: int, heads: tuple[int, int], data: st.DataObject, seed: int
-) -> None:
-    torch.manual_seed(seed)
-    query_lens = [data.draw(st.sampled_from(sorted({1, length, (length + 1) // 2}))) for length in lengths]
-    storage, tables, page_tables, seq_lens = batch_of(lengths, page_size, heads[1])
-    query = torch.randn(sum(query_lens), heads[0], 8)
-    output = paged_attention_packed(query, storage, page_tables, seq_lens, torch.tensor(query_lens), LAYER)
-    ends = torch.tensor([0, *query_lens]).cumsum(0).tolist()
-    for (start, stop), table in zip(pairwise(ends), tables, strict=True):
-        assert torch.equal(output[start:stop], paged_attention(query[start:stop], storage, table, LAYER))
-
-
 # What does not fit
 
 
@@ -301,9 +284,12 @@ def test_a_query_table_or_layer_that_does_not_fit_the_storage_is_refused(attenti
         with pytest.raises(error, match=message):
             attention(query, storage, table, layer)  # type: ignore[operator]
 
-    refuses(IndexError, "layer 2 does not exist; the storage has layers 0..1", query, table, layer=2)
+    refuses(IndexError, r"layer 2 does not exist; the storage has layers 0\.\.1", query, table, layer=2)
     refuses(
-        IndexError, "entry 1 of the page table names page 6; the storage has pages 0..5", query, PageTable(4, [0, 6], 8)
+        IndexError,
+        r"entry 1 of the page table names page 6; the storage has pages 0\.\.5",
+        query,
+        PageTable(4, [0, 6], 8),
     )
     refuses(IndexError, "entry 0 of the page table names page -1", query, PageTable(4, [-1, 0], 8))
     refuses(ValueError, "pages of 8 slots, the storage pages of 4", query, PageTable(8, [0], 8))
@@ -330,16 +316,14 @@ def test_a_batch_that_does_not_fit_is_refused() -> None:
     refuses(ValueError, "query has 3 heads", query=query[:, :3])
     refuses(TypeError, "query is torch.bfloat16", query=query.bfloat16())
     refuses(ValueError, r"seq_lens has shape \(1,\), expected \(2,\)", seq_lens=seq_lens[:1])
-    refuses(ValueError, r"seq_lens has shape \(2,\), expected \(1,\)", page_tables=page_tables[:1])
+    refuses(ValueError, r"page_tables has shape \(1, 4\), expected \(2, max_pages\)", page_tables=page_tables[:1])
     refuses(ValueError, r"page_tables has shape \(2,\)", page_tables=page_tables[:, 0])
-    refuses(TypeError, "seq_lens is torch.float32", seq_lens=seq_lens.float())
+    refuses(TypeError, r"seq_lens is torch.int64; convert with .to\(torch.int32\)", seq_lens=seq_lens.long())
     refuses(TypeError, "page_tables is torch.float32", page_tables=page_tables.float())
-    refuses(ValueError, "sequence 1 has 17 tokens; a row of page_tables maps 1 to 16", seq_lens=torch.tensor([5, 17]))
-    refuses(ValueError, "sequence 0 has 0 tokens", seq_lens=torch.tensor([0, 9]))
+    refuses(
+        ValueError, "sequence 1 has 17 tokens; a row of page_tables maps 1 to 16", seq_lens=torch.tensor([5, 17]).int()
+    )
+    refuses(ValueError, "sequence 0 has 0 tokens", seq_lens=seq_lens - 5)
     wrong = page_tables.clone()
     wrong[1, 2] = storage.num_pages
     refuses(IndexError, "sequence 1: entry 2 of the page table names page 7", page_tables=wrong)
-    with pytest.raises(ValueError, match="query_lens add up to 3 tokens, but query has 2"):
-        paged_attention_packed(query, storage, page_tables, seq_lens, torch.tensor([1, 2]), LAYER)
-    with pytest.raises(ValueError, match="sequence 1: query has 10 tokens of a sequence of 9"):
-        paged_attention_packed(torch.zeros(11, 4, 8), storage, page_tables, seq_lens, torch.tensor([1, 10]), LAYER)

@@ -131,6 +131,13 @@ def test_copy_moves_the_first_slots_of_a_page_in_every_layer_and_leaves_the_rest
     assert unchanged(storage, (keys, values))
 
 
+def test_copies_are_counted_in_pages_and_bytes() -> None:
+    storage = storage_of()
+    storage.copy(source=2, target=5, num_slots=3)
+    storage.copy(source=2, target=4, num_slots=1)
+    assert (storage.num_copies, storage.bytes_copied) == (2, 4 * storage.bytes_per_token)
+
+
 @pytest.mark.parametrize(
     ("source", "target", "num_slots", "error", "message"),
     [
@@ -186,7 +193,8 @@ def test_bytes_are_counted_as_the_tensors_hold_them(dtype: torch.dtype, itemsize
 def test_unwritten_slots_read_as_zero_even_where_memory_was_used_before() -> None:
     for _ in range(20):
         storage = PageStorage(num_pages=3, page_size=4, num_layers=1, num_kv_heads=2, head_dim=8)
-        assert not storage.keys(0).any() and not storage.values(0).any()
+        assert not storage.keys(0).any()
+        assert not storage.values(0).any()
         storage.keys(0).fill_(7.0)
         storage.values(0).fill_(7.0)
 
