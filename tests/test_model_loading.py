@@ -93,8 +93,9 @@ def test_a_config_this_decoder_does_not_compute_is_refused(changes: dict[str, An
     assert value in message
 
 
-def test_a_config_that_is_not_json_is_refused(folder: Path) -> None:
-    (folder / "config.json").write_text("{")
+@pytest.mark.parametrize("text", ["{", "[1]", "3"])
+def test_a_config_that_is_no_json_object_is_refused(text: str, folder: Path) -> None:
+    (folder / "config.json").write_text(text)
     assert "config.json" in refusal(folder)
 
 

@@ -40,9 +40,9 @@ class ModelConfig:
     def from_json(cls, path: Path) -> ModelConfig:
         """Read a Hugging Face `config.json`; ValueError for anything this decoder does not compute."""
         try:
-            raw = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{path} is not JSON ({error}): fetch the checkpoint again") from None
+            raw = dict(json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{path} is no JSON object ({error}): fetch the checkpoint again") from None
         try:
             return cls._from_hugging_face(raw)
         except ValueError as error:
