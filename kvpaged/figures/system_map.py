@@ -56,7 +56,7 @@ def system_map(lit: int | str | None = None) -> Picture:
         _way(595, 249, 573, 249),
     ]
     parts += [_draw(each, chapter) for each in ROOMS]
-    return Picture("".join(parts), 740, 362, _describe(room))
+    return Picture("".join(parts), 754, 370, _describe(room))
 
 
 def _find(lit: int | str) -> Room:
