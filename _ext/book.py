@@ -22,6 +22,8 @@ MENDED = [
     (' aria-label="Toggle hidden content"', ""),
     # A list needs list items, and `doc-biblioentry` is no longer a role.
     (' role="doc-biblioentry"', ' role="listitem"'),
+    # The empty corner of a table is the header of nothing.
+    ('<th class="head"><p></p></th>', "<td></td>"),
 ]
 
 
