@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from tqdm import tqdm
 
 from notebook_form import normalise, read, text, trim_traceback
@@ -67,7 +67,7 @@ async def _run(path: Path, slots: asyncio.Semaphore, progress: "tqdm[None]") -> 
         )
         try:
             await client.async_execute()
-        except CellExecutionError as error:
+        except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
             return f"{path} failed and was left as it was:\n{trim_traceback(str(error))}"
     notebook = normalise(notebook)
     for cell in notebook.cells:
