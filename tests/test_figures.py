@@ -1,7 +1,11 @@
 """The static pictures: what they show is what is there, said in words too, the same at every drawing."""
 
 import re
+import subprocess
+import sys
 from html import unescape
+from itertools import pairwise
+from textwrap import dedent
 from types import SimpleNamespace
 
 import pytest
@@ -267,12 +271,51 @@ def test_line_charts_carry_names_round_ticks_and_extremes():
     assert "at most 9 (at 1)" in repr(line_chart({"bump": [1, 9, 2]}, "x", "y"))
 
 
-def test_a_long_series_is_thinned_and_keeps_its_extremes():
+def test_a_long_series_is_simplified_and_keeps_its_extremes():
     values = [5.0] * 10_000
     values[4321] = 99.0
     picture = line_chart({"spike": values}, "x", "y")
-    assert len(picture._repr_html_()) < 20_000
+    assert len(picture._repr_html_()) < 6_000
     assert "at most 99 (at 4,321)" in repr(picture)
+    saw = line_chart({"saw": [number % 97 for number in range(2_000)]}, "x", "y", steps=True)
+    assert len(saw._repr_html_()) < 15_000
+
+
+def test_names_of_lines_that_end_together_are_not_written_over_one_another():
+    html = line_chart({name: [1, 5 + height] for name, height in zip("ABCD", (0, 0.1, 0, 0.2), strict=True)}, "x", "y")
+    baselines = re.findall(r'y="([^"]*)"[^>]*>[ABCD]<', html._repr_html_())
+    heights = sorted(map(float, baselines))
+    assert len(heights) == 4
+    assert all(after - before > 12 for before, after in pairwise(heights))
+
+
+def test_logarithmic_axes_mark_powers_of_two_where_the_values_are_such():
+    halving = {"left": [(2**power, 10 ** (3 - power / 2)) for power in range(9)]}
+    html = line_chart(halving, "size", "left", log_x=True, log_y=True)._repr_html_()
+    assert all(f">{tick}<" in html for tick in ("1", "2", "4", "128", "256", "10", "100", "1,000"))
+
+
+def test_charts_are_the_same_in_another_process_and_load_matplotlib_only_to_draw():
+    script = """
+        import sys
+        from kvpaged.figures import bar_chart, line_chart
+        assert "matplotlib" not in sys.modules
+        chart = line_chart({"n²": [1, 4, 9], "A": [1, 2, 3]}, "n", "cost $", steps=True)
+        sys.stdout.buffer.write((chart._repr_html_() + bar_chart({"a": 1}, bound=2)._repr_html_()).encode())
+        assert "matplotlib.pyplot" not in sys.modules
+    """
+    drawn = subprocess.run([sys.executable, "-c", dedent(script)], capture_output=True, check=True)
+    chart = line_chart({"n²": [1, 4, 9], "A": [1, 2, 3]}, "n", "cost $", steps=True)
+    assert drawn.stdout.decode() == chart._repr_html_() + bar_chart({"a": 1}, bound=2)._repr_html_()
+    assert drawn.stderr == b""
+
+
+def test_a_readers_own_matplotlib_settings_do_not_change_a_chart():
+    import matplotlib
+
+    plain = bar_chart({"a": 1})._repr_html_()
+    with matplotlib.rc_context({"font.size": 30, "svg.fonttype": "path"}):
+        assert bar_chart({"a": 1})._repr_html_() == plain
 
 
 def test_charts_refuse_what_they_cannot_show():

@@ -1,18 +1,21 @@
 """Lines and steps: one value over another, each line with its name at its end."""
 
-from collections.abc import Iterable, Mapping
-from itertools import pairwise
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
+from math import inf, log2
+from typing import TYPE_CHECKING, Any
 
-from kvpaged.figures.axis import Axis, written
+from kvpaged.figures.chart import DIM, INK, LIT, chart, drawing, written
 from kvpaged.figures.language import count_of, owner_colour
 from kvpaged.figures.picture import Picture
-from kvpaged.figures.svg import label, mark, path, text_width
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.text import Annotation
 
 _WIDTH, _HEIGHT = 720, 280
-_TOP, _BOTTOM = 30, 44
-_MOST_POINTS = 400
-# Lines are told apart without colour. The owners' colours are left to the owners.
-_PAINTS = (("1", None), ("2", "8 3"), ("3", "2 3"), ("1", "10 3 2 3"), ("2", "4 2"), ("3", "12 4"))
+# Lines are told apart without colour too. The owners' colours are left to the owners.
+_LINES = ((LIT, "-"), (INK, (0, (4, 1.5))), (DIM, (0, (1, 1.2))), (LIT, (0, (5, 1.5, 1, 1.5))), (INK, (0, (2, 1))))
 
 Points = Iterable[tuple[float, float] | float]
 
@@ -32,49 +35,31 @@ def line_chart(
     `steps` holds each value until the next; `unit` follows the numbers of the y axis ("%", " B", " ms").
     Raises ValueError when a series is empty, or has a value that a logarithmic axis cannot show.
     """
-    lines = {name: _thin(_pairs(name, points), steps) for name, points in series.items()}
+    lines = {name: _pairs(name, points) for name, points in series.items()}
     if not lines:
         raise ValueError("there is no series to draw; hand in at least one")
-    xs = [x for line in lines.values() for x, _ in line]
-    ys = [y for line in lines.values() for _, y in line]
-    x_axis = Axis(xs, log_x, from_zero=False)
-    y_axis = Axis(ys, log_y, from_zero=True)
-    left = 16 + max(text_width(written(tick, unit), 11) for tick in y_axis.ticks)
-    right = _WIDTH - 40 - max(text_width(name) for name in lines)
-    bottom = _HEIGHT - _BOTTOM
-
-    def place(x: float, y: float) -> tuple[float, float]:
-        return left + x_axis.share(x) * (right - left), bottom - y_axis.share(y) * (bottom - _TOP)
-
-    drawn = [label(2, 10, y_label, class_="d")]
-    for tick in y_axis.ticks:
-        _, y = place(x_axis.low, tick)
-        drawn.append(path("M", left, y, "L", right, y, class_="g"))
-        drawn.append(label(left - 6, y, written(tick, unit), class_="e d", font_size=11))
-    for tick in x_axis.ticks:
-        x, _ = place(tick, y_axis.low)
-        drawn.append(path("M", x, bottom, "v", 4, class_="g"))
-        drawn.append(label(x, bottom + 13, written(tick), class_="m d", font_size=11))
-    drawn.append(label((left + right) / 2, _HEIGHT - 10, x_label, class_="m d"))
-    names = _spread({name: place(*line[-1])[1] for name, line in lines.items()})
-    for number, (name, line) in enumerate(lines.items()):
-        places = [place(*point) for point in line]
-        curve = f"M{places[0][0]:.1f} {places[0][1]:.1f}"
-        for (_, before), (x, y) in pairwise(places):
-            curve += f"H{x:.1f}V{y:.1f}" if steps and y != before else f"H{x:.1f}" if steps else f"L{x:.1f} {y:.1f}"
-        drawn.append(_line(curve, name, number))
-        drawn.append(_line(f"M{right + 8:.1f} {names[name]:.1f}h22", name, number))
-        drawn.append(label(right + 34, names[name], name))
-    return Picture("".join(drawn), _WIDTH, _HEIGHT, _describe_lines(lines, x_label, y_label, unit))
-
-
-def _line(curve: str, name: str, number: int) -> str:
-    """A line; one named with a single letter is a sequence's, and has its colour."""
-    paint, dashes = _PAINTS[number % len(_PAINTS)]
-    if len(name) == 1 and name.isupper():
-        drawn = mark("path", d=curve, class_="q", stroke_dasharray=dashes)
-        return drawn + mark("path", d=curve, class_="k", stroke=owner_colour(name), stroke_dasharray=dashes)
-    return mark("path", d=curve, class_=f"y y{paint}", stroke_dasharray=dashes)
+    with chart(_WIDTH, _HEIGHT) as (figure, axes):
+        xs, ys = zip(*chain(*lines.values()), strict=True)
+        if log_x:
+            axes.set_xscale("log", base=_log_base(xs))
+        if log_y:
+            axes.set_yscale("log", base=_log_base(ys))
+        axes.minorticks_off()
+        names = [_plot(axes, number, name, line, steps) for number, (name, line) in enumerate(lines.items())]
+        if not log_x and min(xs) < max(xs):
+            axes.set_xlim(min(xs), max(xs))
+        if not log_y:
+            axes.locator_params(axis="y", nbins=6)
+            axes.set_ylim(bottom=min(0, *ys))
+        axes.xaxis.set_major_formatter(lambda value, _: written(value))
+        axes.yaxis.set_major_formatter(lambda value, _: written(value, unit))
+        axes.set_xlabel(x_label)
+        axes.set_title(y_label)
+        axes.grid(axis="y", clip_on=False)
+        figure.draw_without_rendering()  # decides where the lines end
+        _move_apart(names)
+        drawn = drawing(figure)
+    return Picture(drawn, _WIDTH, _HEIGHT, _describe_lines(lines, x_label, y_label, unit))
 
 
 def _pairs(name: str, points: Points) -> list[tuple[float, float]]:
@@ -87,35 +72,37 @@ def _pairs(name: str, points: Points) -> list[tuple[float, float]]:
     return pairs
 
 
-def _thin(points: list[tuple[float, float]], steps: bool) -> list[tuple[float, float]]:
-    """Drop points that would not be seen: those inside a level step, then whatever lies closer than a pixel."""
-    if steps:
-        inner = range(1, len(points) - 1)
-        levels = [y for _, y in points]
-        kept = [points[index] for index in inner if not levels[index - 1] == levels[index] == levels[index + 1]]
-        points = [points[0], *kept, *points[1:][-1:]]
-    if len(points) <= _MOST_POINTS:
-        return points
-    size = -(-len(points) // (_MOST_POINTS // 2))
-    thinned = []
-    for start in range(0, len(points), size):
-        part = points[start : start + size]
-        thinned += sorted({min(part, key=lambda point: point[1]), max(part, key=lambda point: point[1])})
-    return [points[0], *thinned[1:-1], points[-1]]
+def _log_base(values: Sequence[float]) -> int:
+    """Return 2 if powers of two are what is to be marked on an axis, or 10."""
+    if min(values) <= 0:
+        raise ValueError(f"a logarithmic axis cannot show {min(values)}; leave it out or use a linear axis")
+    return 2 if all(log2(value).is_integer() for value in values) else 10
 
 
-def _spread(places: dict[str, float]) -> dict[str, float]:
-    """Move names apart that would be written over one another."""
-    moved: dict[str, float] = {}
-    for name, y in sorted(places.items(), key=lambda item: item[1]):
-        moved[name] = max([y, *(other + 15 for other in moved.values())])
-    over = max(moved.values()) - (_HEIGHT - _BOTTOM + 4)
-    if over > 0:
-        limit = _HEIGHT - _BOTTOM + 4.0
-        for name in reversed(moved):
-            moved[name] = min(moved[name], limit)
-            limit = moved[name] - 15
-    return moved
+def _plot(axes: "Axes", number: int, name: str, line: list[tuple[float, float]], steps: bool) -> "Annotation":
+    """Draw a line, and a short piece of it before its name. One named with a single letter is a sequence's."""
+    from matplotlib.patheffects import withStroke
+
+    colour, dashes = _LINES[number % len(_LINES)]
+    look: dict[str, Any] = {"color": colour, "linestyle": dashes}
+    if len(name) == 1 and name.isupper():
+        look |= {"color": owner_colour(name), "path_effects": [withStroke(linewidth=4, foreground=INK)]}
+    axes.plot(*zip(*line, strict=True), drawstyle="steps-post" if steps else None, clip_on=False, **look)
+    sample = {"arrowstyle": "-", "linewidth": 2.4, "relpos": (0, 0.5), "shrinkA": 4, "shrinkB": 8, **look}
+    return axes.annotate(name, line[-1], (36, 0), textcoords="offset points", va="center", arrowprops=sample)
+
+
+def _move_apart(names: "list[Annotation]") -> None:
+    """Move names up that would be written over those below."""
+    lowest = -inf
+    for name in sorted(names, key=_height):
+        lowest = max(_height(name), lowest + 15)
+        name.xyann = (36, lowest - _height(name))
+
+
+def _height(name: "Annotation") -> float:
+    assert name.axes is not None
+    return float(name.axes.transData.transform(name.xy)[1])
 
 
 def _describe_lines(lines: Mapping[str, list[tuple[float, float]]], x_label: str, y_label: str, unit: str) -> str:
