@@ -80,7 +80,7 @@ def generate_cached(
         model.config,
         prompt_tokens,
         max_tokens,
-        lambda output: _last_logits(model, cache, [output[-1]] if output else prompt_tokens),
+        lambda output: last_logits(model, cache, [output[-1]] if output else prompt_tokens),
     )
 
 
@@ -90,7 +90,7 @@ def generate_naive(model: Decoder, prompt_tokens: Sequence[int], max_tokens: int
         model.config,
         prompt_tokens,
         max_tokens,
-        lambda output: _last_logits(model, NoCache(), [*prompt_tokens, *output]),
+        lambda output: last_logits(model, NoCache(), [*prompt_tokens, *output]),
     )
 
 
@@ -105,7 +105,8 @@ def _generate(
 
 
 @torch.no_grad()
-def _last_logits(model: Decoder, cache: NoCache | GrowingCache | ReservedCache, tokens: Sequence[int]) -> Tensor:
+def last_logits(model: Decoder, cache: NoCache | GrowingCache | ReservedCache, tokens: Sequence[int]) -> Tensor:
+    """Logits [vocab_size] of the last of some tokens, which come after those that the cache holds."""
     start = len(cache)
     positions = torch.arange(start, start + len(tokens))
     logits: Tensor = model(torch.tensor(tokens), positions, cache.attend, torch.tensor([len(tokens) - 1]))[0]

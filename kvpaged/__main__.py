@@ -1,0 +1,5 @@
+"""python -m kvpaged"""
+
+from kvpaged.cli import main
+
+main()

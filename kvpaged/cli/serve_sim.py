@@ -1,0 +1,191 @@
+"""`serve-sim`: many requests that arrive by chance, served from one pool while you watch."""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+from dataclasses import asdict, dataclass
+from statistics import quantiles
+from time import perf_counter, sleep
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from kvpaged.cli.options import Json, Model, NumPages, PageSize, PrefixCaching, Speculate, open_model
+from kvpaged.cli.page_map import page_map
+
+if TYPE_CHECKING:
+    from kvpaged.engine import Engine, EngineMetrics, Request
+
+_MOST_FACTS = 30  # of a story: eight tokens each
+Report = dict[str, Any]  # as it is printed in JSON
+
+
+@dataclass
+class Arrival:
+    """A question about a story, when it comes (seconds), and its answer."""
+
+    at: float
+    prompt: str
+    answer: str
+
+
+def serve_sim(
+    requests: Annotated[int, typer.Option(help="Requests in all.")] = 64,
+    rate: Annotated[
+        float, typer.Option(help="Requests that arrive in a second, on average (a Poisson process).")
+    ] = 20.0,
+    stories: Annotated[
+        int, typer.Option(help="Different stories asked about. The fewer, the more prompts begin alike.")
+    ] = 16,
+    max_tokens: Annotated[int, typer.Option(help="Tokens to generate for each request.")] = 32,
+    num_pages: NumPages = 128,
+    page_size: PageSize = 16,
+    max_batched_tokens: Annotated[int, typer.Option(help="Tokens computed in one step, at most.")] = 512,
+    max_running: Annotated[int, typer.Option(help="Requests that own pages at once, at most.")] = 64,
+    prefix_caching: PrefixCaching = True,
+    speculate: Speculate = 0,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same requests at the same times.")] = 0,
+    model: Model = "recall",
+    as_json: Json = False,
+) -> None:
+    """Serve requests as they arrive, and report how long they waited and what memory they took.
+
+    Each request is a story and a question about it; all run to their full length, and the report says how many
+    answers were right. In a terminal, you watch the pool, the queue and the throughput. Try a pool of 40 pages and see
+    requests preempted, or one story for all and see their pages shared.
+    """
+    from kvpaged.engine import Engine
+
+    for name, value in (("--requests", requests), ("--stories", stories), ("--rate", rate)):
+        if value <= 0:
+            raise ValueError(f"{name} is {value}; it must be above 0")
+    engine = Engine(
+        open_model(model),
+        num_pages,
+        page_size,
+        max_batched_tokens=max_batched_tokens,
+        max_running=max_running,
+        prefix_caching=prefix_caching,
+        num_speculative_tokens=speculate,
+    )
+    arrivals = poisson_arrivals(requests, rate, stories, seed)
+    if not as_json and sys.stdout.isatty():
+        console = Console()
+        with Live(console=console, refresh_per_second=10, transient=True) as live:
+            served = _serve(engine, arrivals, max_tokens, live)
+    else:
+        served = _serve(engine, arrivals, max_tokens, None)
+    report = _report(engine, arrivals, served)
+    if as_json:
+        print(json.dumps(report))
+    else:
+        _show(report)
+
+
+def poisson_arrivals(requests: int, rate: float, stories: int, seed: int) -> list[Arrival]:
+    """Questions about stories of 2 to 30 facts, at exponentially distributed distances in time."""
+    from kvpaged.model.recall_text import make_story
+
+    rng = random.Random(seed)
+    told = [make_story(rng.randint(2, _MOST_FACTS), 64, seed=rng.getrandbits(32)) for _ in range(stories)]
+    arrivals, at = [], 0.0
+    for _ in range(requests):
+        story = rng.choice(told)
+        question = rng.choice(story.questions)
+        arrivals.append(Arrival(at, story.text + question.prompt, question.answer))
+        at += rng.expovariate(rate)
+    return arrivals
+
+
+def _serve(engine: Engine, arrivals: list[Arrival], max_tokens: int, live: Live | None) -> list[Request]:
+    """Submit each request when its time has come; step until all are finished."""
+    from kvpaged.engine import SamplingParams
+
+    params = SamplingParams(temperature=0, max_tokens=max_tokens, ignore_eos=True)
+    submitted: list[Request] = []
+    start, shown = perf_counter(), 0.0
+    while len(submitted) < len(arrivals) or engine.num_unfinished:
+        now = perf_counter() - start
+        while len(submitted) < len(arrivals) and arrivals[len(submitted)].at <= now:
+            submitted.append(engine.submit(arrivals[len(submitted)].prompt, params))
+        if engine.num_unfinished:
+            engine.step()
+        else:
+            sleep(max(0.0, arrivals[len(submitted)].at - now))
+        if live is not None and now - shown > 0.1:
+            shown = now
+            live.update(_view(engine, len(arrivals), now, live.console.width))
+    return submitted
+
+
+def _view(engine: Engine, expected: int, now: float, width: int) -> Group:
+    metrics = engine.metrics()
+    line = (
+        f"{now:6.1f} s   {metrics.requests_waiting} waiting   {metrics.requests_running} running   "
+        f"{metrics.requests_finished} of {expected} finished   "
+        f"{metrics.generated_tokens / max(now, 1e-9):,.0f} tokens/s   "
+        f"{metrics.preemptions} preemptions   {metrics.hit_rate:.0%} of prompt tokens cached"
+    )
+    waiting = "▪" * min(metrics.requests_waiting, width - 10)
+    return Group(Text(line), Text(f"queue {waiting}"), Text(), page_map(engine.cache, max(16, min(width, 64))))
+
+
+def _report(engine: Engine, arrivals: list[Arrival], served: list[Request]) -> Report:
+    metrics: EngineMetrics = engine.metrics()
+    outputs = [engine.output(request) for request in served]
+    seconds = max(request.metrics.finished or 0.0 for request in served) - served[0].metrics.arrival
+    answered = zip(outputs, arrivals, strict=True)
+    return {
+        "requests": len(served),
+        "right_answers": sum(output.outputs[0].text.startswith(arrival.answer) for output, arrival in answered),
+        "seconds": seconds,
+        "generated_tokens_per_second": metrics.generated_tokens / seconds,
+        "queue_time": _spread([each.metrics.queue_time for each in outputs]),
+        "time_to_first_token": _spread([each.metrics.time_to_first_token for each in outputs]),
+        "total_time": _spread([each.metrics.total_time for each in outputs]),
+        "hit_rate": metrics.hit_rate,
+        "acceptance_rate": metrics.acceptance_rate,
+        "overhead": metrics.overhead,
+        "engine": asdict(metrics),
+    }
+
+
+def _spread(values: list[float | None]) -> dict[str, float]:
+    """Median and 95th percentile, in seconds."""
+    found = [value for value in values if value is not None]
+    cuts = quantiles(found, n=20, method="inclusive") if len(found) > 1 else found * 19
+    return {"p50": cuts[9], "p95": cuts[18]}
+
+
+def _show(report: Report) -> None:
+    table = Table("what", "", title="Served", title_justify="left")
+    table.columns[1].justify = "right"
+    engine = report["engine"]
+    rows = {
+        "requests": f"{report['requests']:,}",
+        "right answers": f"{report['right_answers']:,}",
+        "seconds": f"{report['seconds']:.2f}",
+        "tokens generated per second": f"{report['generated_tokens_per_second']:,.0f}",
+    }
+    for name in ("queue_time", "time_to_first_token", "total_time"):
+        rows[f"{name.replace('_', ' ')}, median / 95 %"] = f"{report[name]['p50']:.3f} / {report[name]['p95']:.3f} s"
+    rows |= {
+        "tokens computed": f"{engine['computed_tokens']:,}",
+        "prompt tokens found in the cache": f"{report['hit_rate']:.1%}",
+        "tokens found there after a preemption": f"{engine['recovered_tokens']:,}",
+        "preemptions": f"{engine['preemptions']:,}",
+        "pages copied on write": f"{engine['copies']:,}",
+        "pages used at the peak": f"{engine['peak_pages']:,} of {engine['num_pages']:,}",
+        "slots of mapped pages without a token": f"{engine['waste']:.1%}",
+        "guesses that were right": f"{engine['accepted_tokens']:,} of {engine['draft_tokens']:,}",
+        "share of a step that is not the model": f"{report['overhead']:.1%}",
+    }
+    for row in rows.items():
+        table.add_row(*row)
+    Console().print(table)
