@@ -278,7 +278,7 @@ def test_a_long_series_is_simplified_and_keeps_its_extremes():
     assert len(picture._repr_html_()) < 6_000
     assert "at most 99 (at 4,321)" in repr(picture)
     saw = line_chart({"saw": [number % 97 for number in range(2_000)]}, "x", "y", steps=True)
-    assert len(saw._repr_html_()) < 15_000
+    assert len(saw._repr_html_()) < 20_000
 
 
 def test_names_of_lines_that_end_together_are_not_written_over_one_another():

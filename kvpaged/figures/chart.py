@@ -8,7 +8,7 @@ from io import StringIO
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
-from kvpaged.figures.svg import label, mark
+from kvpaged.figures.svg import label, mark, path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 INK, DIM, LINE, LIT = "#1a1a1a", "#5c5c5c", "#b5b5b5", "#0a7d91"
 _PAGE_COLOURS = {INK: "var(--kv-ink)", DIM: "var(--kv-dim)", LINE: "var(--kv-line)", LIT: "var(--kv-lit)"}
 _STYLE = {
-    "figure.dpi": 72,
     "svg.fonttype": "none",
     "text.parse_math": False,
     "path.simplify_threshold": 1.0,
@@ -28,13 +27,8 @@ _STYLE = {
     "axes.titlesize": 12,
     "axes.titlepad": 10,
     "axes.labelcolor": DIM,
-    "axes.spines.left": False,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
     "axes.edgecolor": LINE,
     "axes.autolimit_mode": "round_numbers",
-    "axes.xmargin": 0,
-    "axes.ymargin": 0,
     "grid.color": LINE,
     "grid.linewidth": 0.6,
     "lines.linewidth": 2.4,
@@ -50,9 +44,11 @@ def chart(width: float, height: float) -> Iterator[tuple["Figure", "Axes"]]:
     from matplotlib.figure import Figure
 
     with matplotlib.style.context(["default", _STYLE]):
-        figure = Figure(figsize=(width / 72, height / 72), layout="constrained", frameon=False)
+        figure = Figure(figsize=(width / 72, height / 72), dpi=72, layout="constrained", frameon=False)
         axes = figure.subplots()
         axes.patch.set_visible(False)
+        axes.spines[["left", "right", "top"]].set_visible(False)
+        axes.margins(0, tight=False)
         axes.tick_params(left=False, bottom=False, labelsize=11, labelcolor=DIM)
         yield figure, axes
 
@@ -67,7 +63,8 @@ def drawing(figure: "Figure") -> str:
         style = re.sub(r"font-family:[^;]*; |(?<=[:;]) ", "", element.get("style", ""))
         style = re.sub("|".join(_PAGE_COLOURS), lambda found: _PAGE_COLOURS[found[0]], style)
         if name == "path":
-            marks.append(mark("path", d=_compact(element.get("d", "")), style=style))
+            steps = element.get("d", "").split()
+            marks.append(path(*(float(step) if step[-1].isdigit() else step for step in steps), style=style))
         elif name == "text":
             x, y = (float(element.get(axis, "0")) for axis in "xy")
             marks.append(label(x, y, element.text or "", style=style))
@@ -82,18 +79,3 @@ def written(value: float, unit: str = "") -> str:
     if value == round(value):
         return f"{value:,.0f}{unit}"
     return (f"{value:,.1f}" if abs(value) >= 100 else f"{value:.3g}") + unit
-
-
-def _compact(steps: str) -> str:
-    """Round a path's coordinates, and write level and upright lines briefly."""
-    path, x, y = "", "", ""
-    for letter, rest in re.findall(r"([A-Za-z])([^A-Za-z]*)", steps):
-        numbers = [f"{float(number):.1f}".removesuffix(".0") for number in rest.split()]
-        if letter == "L" and y in numbers[1:]:
-            path += f"H{numbers[0]}"
-        elif letter == "L" and numbers[0] == x:
-            path += f"V{numbers[1]}"
-        else:
-            path += letter + " ".join(numbers)
-        x, y = numbers[-2:] or (x, y)
-    return path

@@ -57,19 +57,16 @@ def line_chart(
         axes.set_title(y_label)
         axes.grid(axis="y", clip_on=False)
         figure.draw_without_rendering()  # decides where the lines end
-        _move_apart(names)
+        _move_apart(names, axes.transData.transform([name.xy for name in names])[:, 1])
         drawn = drawing(figure)
     return Picture(drawn, _WIDTH, _HEIGHT, _describe_lines(lines, x_label, y_label, unit))
 
 
 def _pairs(name: str, points: Points) -> list[tuple[float, float]]:
-    pairs = [
-        (float(point[0]), float(point[1])) if isinstance(point, tuple) else (float(index), float(point))
-        for index, point in enumerate(points)
-    ]
+    pairs = [point if isinstance(point, tuple) else (index, point) for index, point in enumerate(points)]
     if not pairs:
         raise ValueError(f"series {name!r} is empty; leave it out")
-    return pairs
+    return [(float(x), float(y)) for x, y in pairs]
 
 
 def _log_base(values: Sequence[float]) -> int:
@@ -92,17 +89,12 @@ def _plot(axes: "Axes", number: int, name: str, line: list[tuple[float, float]],
     return axes.annotate(name, line[-1], (36, 0), textcoords="offset points", va="center", arrowprops=sample)
 
 
-def _move_apart(names: "list[Annotation]") -> None:
+def _move_apart(names: "list[Annotation]", heights: Iterable[float]) -> None:
     """Move names up that would be written over those below."""
     lowest = -inf
-    for name in sorted(names, key=_height):
-        lowest = max(_height(name), lowest + 15)
-        name.xyann = (36, lowest - _height(name))
-
-
-def _height(name: "Annotation") -> float:
-    assert name.axes is not None
-    return float(name.axes.transData.transform(name.xy)[1])
+    for height, name in sorted(zip(heights, names, strict=True), key=lambda pair: pair[0]):
+        lowest = max(height, lowest + 15)
+        name.xyann = (36, lowest - height)
 
 
 def _describe_lines(lines: Mapping[str, list[tuple[float, float]]], x_label: str, y_label: str, unit: str) -> str:
