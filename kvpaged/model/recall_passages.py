@@ -12,7 +12,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from kvpaged.model.recall_text import Fact, Question, ask, make_story
+from kvpaged.model.recall_text import NAMES, Fact, ask, make_story
 from kvpaged.model.recall_tokenizer import EOS
 
 IGNORED = -100  # the target of a token from which nothing is learnt
@@ -67,20 +67,20 @@ def make_passage(tokenizer: Tokenizer, num_facts: int, num_questions: int, rng: 
                 if rng.random() < 0.2:  # whoever continues the conversation may keep the token or not
                     passage.add([eos])
                 continue
-            for following in _walk(question.fact, known, rng.choice((0, 0, 1, 2, 4)), rng):
-                passage.add(tokenizer.encode(following.prompt).ids, CONTINUATION)
+            index = known.index(question.fact)
+            for _ in range(rng.choice((0, 0, 1, 2, 4))):
+                index += 1
+                if follows := index < len(known) and index not in cuts:
+                    asker = known[index].name
+                else:  # no fact follows this one: anybody may ask, about anything that was hidden
+                    index = rng.randrange(len(known))
+                    asker = rng.choice((known[index].name, rng.choice(NAMES)))
+                following = ask(known[index], "looks", asker)
+                name, *rest = tokenizer.encode(following.prompt).ids
+                passage.add([name], CONTINUATION if follows else 0.0)
+                passage.add(rest, CONTINUATION)
                 passage.add_answer(tokenizer.encode(following.answer).ids)
     return passage
-
-
-def _walk(fact: Fact, known: Sequence[Fact], num_steps: int, rng: random.Random) -> list[Question]:
-    """The questions that follow by themselves: through the story in its order, from its end to anywhere."""
-    index = known.index(fact)
-    questions = []
-    for _ in range(num_steps):
-        index = index + 1 if index + 1 < len(known) else rng.randrange(len(known))
-        questions.append(ask(known[index], "looks", known[index].name))
-    return questions
 
 
 @dataclass

@@ -31,7 +31,7 @@ MAX_FACTS = 128
 def main() -> None:
     """Train from a seed, show progress, write the folder."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=2400, help="how long to train")
+    parser.add_argument("--steps", type=int, default=3200, help="how long to train")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, default=SHIPPED["recall"], help="where to write the checkpoint")
     options = parser.parse_args()
