@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from kvpaged.cache import PagedKVCache
-from kvpaged.figures.language import listed
+from kvpaged.figures.language import count_of, listed
 from kvpaged.figures.page_shape import PageShape, slot_width_for
 from kvpaged.figures.page_view import pages_of_cache
 from kvpaged.figures.picture import Picture
@@ -74,7 +74,12 @@ def _describe(rows: list[Row]) -> str:
         for page_id in row.page_ids:
             owners.setdefault(page_id, []).append(row.name)
     mapped = sum(len(row.page_ids) for row in rows)
-    sentences = [f"{listed(sorted(row.name for row in rows))} map {mapped} pages and own {len(owners)} between them."]
+    if len(rows) > 1:
+        sentences = [
+            f"{listed(sorted(row.name for row in rows))} map {mapped} pages and own {len(owners)} between them."
+        ]
+    else:
+        sentences = [f"{rows[0].name} maps {count_of(mapped, 'page')}."]
     groups: dict[tuple[str, ...], list[int]] = {}
     for page_id, letters in owners.items():
         groups.setdefault(tuple(letters), []).append(page_id)
