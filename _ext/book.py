@@ -9,6 +9,7 @@ from typing import Any
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.config import Config
+from sphinx.environment import BuildEnvironment
 
 HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent / "tools"))
@@ -16,6 +17,7 @@ sys.path.append(str(HERE.parent / "tools"))
 from notebook_form import trim_traceback  # noqa: E402  (the line above says where it is)
 
 LIVE_CODE = re.compile(r'<script type="text/x-thebe-config">.*?</script>\s*<script>kernelName.*?</script>', re.DOTALL)
+CHAPTER = re.compile(r"chapters/(\d\d)-")
 COLUMNS = re.compile(r"\S {2,}\S")
 MENDED = [
     # The label of a folded cell hides the words that stand on it.
@@ -33,6 +35,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("config-inited", serve_own_files)
     app.connect("doctree-read", trim_tracebacks)
     app.connect("doctree-read", mark_columns)
+    app.connect("env-get-updated", number_chapters, priority=900)  # after Sphinx has counted them
     app.connect("html-page-context", mend_page, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
@@ -56,6 +59,18 @@ def mark_columns(app: Sphinx, doctree: nodes.document) -> None:
     for block in doctree.findall(nodes.literal_block):
         if {"stream", "text_plain"} & set(block["classes"]) and COLUMNS.search(block.astext()):
             block["classes"].append("columns")
+
+
+def number_chapters(app: Sphinx, env: BuildEnvironment) -> list[str]:
+    """Number each chapter as its file is numbered, whether or not the chapters before it are written."""
+    for page, numbers in env.toc_secnumbers.items():
+        if chapter := CHAPTER.match(page):
+            number = int(chapter[1])
+            env.toc_secnumbers[page] = {anchor: (number, *old[1:]) if old else old for anchor, old in numbers.items()}
+            for heading in [env.titles[page], *env.tocs[page].findall(nodes.reference)]:
+                if heading.get("secnumber"):
+                    heading["secnumber"] = [number, *heading["secnumber"][1:]]
+    return []
 
 
 def mend_page(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None) -> None:
