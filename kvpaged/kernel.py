@@ -8,8 +8,8 @@ What makes it fast, in the order of what it brings:
 2. All query heads of a kv head are served by one read of it (GQA).
 3. A tile of 128 tokens takes two passes: scores of all its K, then softmax, then all its V; the running maximum and sum
    of the online softmax change once per tile.
-4. Sixteen numbers at a time. numba's own vectoriser is half as fast here, so the four innermost loops are written
-   in LLVM's vector instructions, which it compiles for any processor.
+4. Sixteen numbers at a time, and sixteen dot products summed together: the innermost loops are written in LLVM's vector
+   instructions, which it compiles for any processor.
 
 A sequence is cut into splits of 1024 tokens by its length alone, and each split is computed in one fixed order. So
 neither the batch nor the number of threads changes a bit of the result. Splits are merged as in Dao et al.,
@@ -30,7 +30,7 @@ import math
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -363,14 +363,38 @@ def _splat(b: ir.IRBuilder, number: ir.Value) -> ir.Value:
     return b.shuffle_vector(b.insert_element(undefined, number, _INT(0)), undefined, _INTS([0] * LANES))
 
 
-def _prefetch(b: ir.IRBuilder, address: ir.Value, offset: int | ir.Value) -> None:
+def _prefetch(b: ir.IRBuilder, address: ir.Value, count: int) -> None:
+    """Request `count` bytes, a cache line of 64 at a time."""
     # For reading (0), into the second-level cache (2), as data (1). The first level is too small to hold a block of
-    # all heads until it is used, and its few miss buffers are needed by what is read now: measured, a third slower.
-    _call(b, "llvm.prefetch.p0", ir.VoidType(), _at(b, address, offset, ir.IntType(8)), _INT(0), _INT(2), _INT(1))
+    # all heads until it is used, and its few miss buffers are needed by what is read now: a third slower.
+    for line in range(0, count, 64):
+        pointer = _at(b, address, line, ir.IntType(8))
+        _call(b, "llvm.prefetch.p0", ir.VoidType(), pointer, _INT(0), _INT(2), _INT(1))
 
 
-def _counting(b: ir.IRBuilder, stop: ir.Value, step: int) -> Any:
-    return cgutils.for_range_slice(b, _ADDRESS(0), stop, _ADDRESS(step), intp=_ADDRESS)
+def _counting(b: ir.IRBuilder, start: ir.Value, stop: ir.Value, step: int) -> Any:
+    return cgutils.for_range_slice(b, start, stop, _ADDRESS(step), intp=_ADDRESS)
+
+
+def _in_chunks(b: ir.IRBuilder, head_dim: ir.Value, most: int) -> Iterator[tuple[ir.Value, range]]:
+    """Loops that cover head_dim in chunks of LANES numbers, `most` at a time as long as they fit, then half as many ...
+
+    Yields the first number's index, and the chunks to emit code for; `most` is a power of two.
+    """
+    start = _ADDRESS(0)
+    while most:
+        rest = b.and_(b.sub(head_dim, start), _ADDRESS(-most * LANES))
+        stop = b.add(start, rest)
+        with _counting(b, start, stop, most * LANES) as (d, _):
+            yield d, range(most)
+        start = stop
+        most //= 2
+
+
+def _element(b: ir.IRBuilder, head_dim: ir.Value, head: int, d: ir.Value, chunk: int) -> ir.Value:
+    """Where number d + chunk * LANES of a head is, in bytes from the first head's first."""
+    index = b.add(b.add(d, b.mul(head_dim, _ADDRESS(head))), _ADDRESS(chunk * LANES))
+    return b.mul(index, _ADDRESS(_FLOAT_BYTES))
 
 
 def _accumulators(b: ir.IRBuilder, count: int) -> list[ir.Value]:
@@ -443,27 +467,27 @@ def _score_block(_typing, pages, base, row, query, head_dim, scores, group):
 
     def emit(b: ir.IRBuilder, values: list[ir.Value]) -> None:
         _, base, row, query, head_dim, scores, _ = values
-        for first in range(0, BLOCK, step):
-            sums = _accumulators(b, LANES)
+        sums = _accumulators(b, LANES)
+        with _counting(b, _ADDRESS(0), _ADDRESS(BLOCK), step) as (first, _):
             for accumulator in sums:
                 b.store(_fill(0), accumulator)
+            rows = b.add(row, b.mul(first, _ADDRESS(_ADDRESS_BYTES)))
             for token in range(step):
-                # Row after row, as they lie in memory: chunk by chunk across rows is twice as slow.
-                here = b.add(base, b.load(_at(b, row, (first + token) * _ADDRESS_BYTES, _ADDRESS)))
-                ahead = b.add(base, b.load(_at(b, row, (first + token + BLOCK) * _ADDRESS_BYTES, _ADDRESS)))
-                with _counting(b, head_dim, LANES) as (d, _):
+                # Row after row, as they lie in memory: chunk by chunk across rows is a fifth slower.
+                here = b.add(base, b.load(_at(b, rows, token * _ADDRESS_BYTES, _ADDRESS)))
+                ahead = b.add(base, b.load(_at(b, rows, (token + BLOCK) * _ADDRESS_BYTES, _ADDRESS)))
+                with _counting(b, _ADDRESS(0), head_dim, LANES) as (d, _):
                     offset = b.mul(d, _ADDRESS(itemsize))
                     key = _load(b, here, offset, dtype)
-                    _prefetch(b, ahead, offset)
+                    _prefetch(b, b.add(ahead, offset), LANES * itemsize)
                     for head in range(heads):
-                        element = b.add(d, b.mul(head_dim, _ADDRESS(head)))
-                        q = _load(b, query, b.mul(element, _ADDRESS(_FLOAT_BYTES)))
+                        q = _load(b, query, _element(b, head_dim, head, d, 0))
                         _add_product(b, sums[head * step + token], key, q)
             every = _sum_each(b, [b.load(accumulator) for accumulator in sums])
             for head in range(heads):
                 lanes = list(range(head * step, head * step + step))
                 part = b.shuffle_vector(every, every, ir.VectorType(_INT, step)(lanes))
-                _store(b, part, scores, (head * TILE + first) * _FLOAT_BYTES)
+                _store(b, part, scores, b.mul(b.add(first, _ADDRESS(head * TILE)), _ADDRESS(_FLOAT_BYTES)))
 
     return _emitted(types.void, (pages, base, row, query, head_dim, scores, group), emit)
 
@@ -478,29 +502,26 @@ def _weigh_block(_typing, pages, base, row, weights, head_dim, output, group):
 
     def emit(b: ir.IRBuilder, values: list[ir.Value]) -> None:
         _, base, row, weights, head_dim, output, _ = values
-        # As many rows at a time as heads: a lone head's output is cheap to load and store, and rows are best read one
-        # after another; with four heads, four rows share that cost.
-        steps = range(heads)
-        with _counting(b, _ADDRESS(BLOCK), heads) as (token, _):
-            here_at = b.add(row, b.mul(token, _ADDRESS(_ADDRESS_BYTES)))
-            weights_at = b.add(weights, b.mul(token, _ADDRESS(_FLOAT_BYTES)))
-            here = [b.add(base, b.load(_at(b, here_at, i * _ADDRESS_BYTES, _ADDRESS))) for i in steps]
-            ahead = [b.add(base, b.load(_at(b, here_at, (i + BLOCK) * _ADDRESS_BYTES, _ADDRESS))) for i in steps]
-            weight = [
-                [_splat(b, b.load(_at(b, weights_at, (head * TILE + i) * _FLOAT_BYTES, _FLOAT))) for i in steps]
-                for head in range(heads)
-            ]
-            with _counting(b, head_dim, LANES) as (d, _):
-                offset = b.mul(d, _ADDRESS(itemsize))
-                rows = [_load(b, here[i], offset, dtype) for i in steps]
-                for i in steps:
-                    _prefetch(b, ahead[i], offset)
+        for d, chunks in _in_chunks(b, head_dim, LANES // heads):
+            sums = [_accumulators(b, len(chunks)) for _ in range(heads)]
+            for head in range(heads):
+                for c in chunks:
+                    b.store(_load(b, output, _element(b, head_dim, head, d, c)), sums[head][c])
+            offset = b.add(base, b.mul(d, _ADDRESS(itemsize)))
+            with _counting(b, _ADDRESS(0), _ADDRESS(BLOCK), 1) as (token, _):
+                row_at = b.add(row, b.mul(token, _ADDRESS(_ADDRESS_BYTES)))
+                here = b.add(offset, b.load(_at(b, row_at, 0, _ADDRESS)))
+                ahead = b.add(offset, b.load(_at(b, row_at, BLOCK * _ADDRESS_BYTES, _ADDRESS)))
+                _prefetch(b, ahead, len(chunks) * LANES * itemsize)
+                row_values = [_load(b, here, c * LANES * itemsize, dtype) for c in chunks]
                 for head in range(heads):
-                    element = b.mul(b.add(d, b.mul(head_dim, _ADDRESS(head))), _ADDRESS(_FLOAT_BYTES))
-                    total = _load(b, output, element)
-                    for i in steps:
-                        total = _math(b, "fma", rows[i], weight[head][i], total)
-                    _store(b, total, output, element)
+                    weight_at = b.mul(b.add(token, _ADDRESS(head * TILE)), _ADDRESS(_FLOAT_BYTES))
+                    weight = _splat(b, b.load(_at(b, weights, weight_at, _FLOAT)))
+                    for c in chunks:
+                        _add_product(b, sums[head][c], row_values[c], weight)
+            for head in range(heads):
+                for c in chunks:
+                    _store(b, b.load(sums[head][c]), output, _element(b, head_dim, head, d, c))
 
     return _emitted(types.void, (pages, base, row, weights, head_dim, output, group), emit)
 
@@ -513,7 +534,7 @@ def _largest(_typing, scores, count):
         scores, count = values
         largest = cgutils.alloca_once(b, _FLOATS)
         b.store(_fill(float(LOWEST)), largest)
-        with _counting(b, count, LANES) as (token, _):
+        with _counting(b, _ADDRESS(0), count, LANES) as (token, _):
             score = _load(b, scores, b.mul(token, _ADDRESS(_FLOAT_BYTES)))
             b.store(_math(b, "maxnum", b.load(largest), score), largest)
         return _call(b, f"llvm.vector.reduce.fmax.v{LANES}f32", _FLOAT, b.load(largest), fastmath=("nnan",))
@@ -530,7 +551,7 @@ def _exponentiate(_typing, scores, count, largest):
         subtracted = _splat(b, largest)
         total = cgutils.alloca_once(b, _FLOATS)
         b.store(_fill(0), total)
-        with _counting(b, count, LANES) as (token, _):
+        with _counting(b, _ADDRESS(0), count, LANES) as (token, _):
             offset = b.mul(token, _ADDRESS(_FLOAT_BYTES))
             weight = _exp2(b, b.fsub(_load(b, scores, offset), subtracted))
             _store(b, weight, scores, offset)
