@@ -70,14 +70,7 @@ def run_transformers(
         padded = torch.tensor([[0] * (width - len(prompt)) + prompt for prompt in batch])
         mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in batch])
         with torch.inference_mode():
-            found = model.generate(
-                padded,
-                attention_mask=mask,
-                do_sample=False,
-                max_new_tokens=longest,
-                min_new_tokens=longest,
-                pad_token_id=0,
-            )
+            found = model.generate(padded, attention_mask=mask, do_sample=False, max_new_tokens=longest, pad_token_id=0)
         outputs += [row[width : width + length].tolist() for row, (_, length) in zip(found, wanted, strict=True)]
     return outputs
 
@@ -147,7 +140,9 @@ def pair(config: LlamaConfig | None) -> tuple[Decoder, LlamaForCausalLM]:
     if config is None:
         ours = load_model("recall")
         assert ours.checkpoint is not None
-        return ours, LlamaForCausalLM.from_pretrained(ours.checkpoint, dtype=torch.float32).eval()
+        theirs = LlamaForCausalLM.from_pretrained(ours.checkpoint, dtype=torch.float32).eval()
+        theirs.generation_config.eos_token_id = None  # as the engine ignores it
+        return ours, theirs
     torch.manual_seed(0)
     theirs = LlamaForCausalLM(config).eval()
     with TemporaryDirectory() as folder:
@@ -174,6 +169,7 @@ def main(
             num_attention_heads=8,
             num_key_value_heads=4,
             max_position_embeddings=1024,
+            eos_token_id=None,
         ),
     }
     found = overhead(load_model("recall"), steps)

@@ -105,7 +105,7 @@ def test_arrivals_follow_from_the_seed_and_come_at_the_rate() -> None:
         (["generate", PROMPT, "--num-pages", "-3"], "num_pages is -3"),
         (["generate", PROMPT, "--num-pages", "2"], "and the pool has 2: open a larger pool"),
         (["generate", "Ada " * 3000], "leaves no room to generate in a context of 2048"),
-        (["generate", PROMPT, "--max-tokens", "many"], "'many' is not a valid"),
+        (["generate", PROMPT, "--max-tokens", "many"], "Invalid value for '--max-tokens'"),
         (["generate", PROMPT, "--model", "/no/such"], "no folder /no/such"),
         (["generate", "--file", "/no/such.txt"], "/no/such.txt: No such file or directory"),
         (["generate", "--nonsense"], "No such option: --nonsense"),
