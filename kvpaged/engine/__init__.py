@@ -1,7 +1,8 @@
 """Many requests at once from one pool of pages: continuous batching, sampling, beams, speculation."""
 
-from kvpaged.engine.engine import Engine, Prompt, QueueFull
+from kvpaged.engine.engine import Engine, QueueFull
 from kvpaged.engine.events import EngineEvent
+from kvpaged.engine.intake import Prompt
 from kvpaged.engine.metrics import EngineMetrics, RequestMetrics, StepRecord
 from kvpaged.engine.output import CompletionOutput, RequestOutput
 from kvpaged.engine.request import Request

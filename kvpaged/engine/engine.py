@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import asdict
 from time import perf_counter
-from typing import cast
 
 import torch
 from tokenizers import Tokenizer
@@ -17,11 +16,10 @@ from tqdm import tqdm
 from kvpaged.cache import PagedKVCache
 from kvpaged.checks import positive_int
 from kvpaged.engine.batch import Batch, PageTables, pack
-from kvpaged.engine.beam import BeamSearch
-from kvpaged.engine.detokenizer import Detokenizer
 from kvpaged.engine.events import EngineEvent
+from kvpaged.engine.intake import Intake, Prompt
 from kvpaged.engine.metrics import Counters, EngineMetrics, StepRecord
-from kvpaged.engine.output import CompletionOutput, RequestOutput
+from kvpaged.engine.output import RequestOutput, output_of
 from kvpaged.engine.request import Branch, Request
 from kvpaged.engine.sampler import Draw, draw, likeliest, logprobs_of, uniform
 from kvpaged.engine.sampling import BeamSearchParams, Params, SamplingParams
@@ -30,9 +28,7 @@ from kvpaged.events import EventLog
 from kvpaged.model import Decoder, load_tokenizer
 from kvpaged.model.compute import open_storage
 from kvpaged.page_table import pages_for
-from kvpaged.tokens import as_tokens
 
-Prompt = str | Sequence[int]
 HISTORY = 100_000  # steps that `Engine.history` remembers
 
 
@@ -70,7 +66,9 @@ class Engine:
         model's own, if None. Raises ValueError for a number out of range.
         """
         self.model = model
-        self.tokenizer = _own_tokenizer(model) if tokenizer is None else tokenizer
+        if tokenizer is None and model.checkpoint is not None and (model.checkpoint / "tokenizer.json").is_file():
+            tokenizer = load_tokenizer(model.checkpoint)
+        self.tokenizer = tokenizer
         self._storage = open_storage(model, num_pages, page_size)
         self.cache = PagedKVCache(num_pages, page_size, prefix_caching, self._storage, events)
         self.max_waiting = None if max_waiting is None else positive_int("max_waiting", max_waiting)
@@ -86,8 +84,8 @@ class Engine:
             num_speculative_tokens,
             vacate=self._page_tables.free,
         )
+        self._intake = Intake(model.config, tokenizer, num_pages, page_size, max_running)
         self._requests: dict[int, Request] = {}  # those not finished
-        self._next_id = 0
         self._opened = perf_counter()
 
     def generate(
@@ -102,7 +100,7 @@ class Engine:
         nothing with these. Raises as `submit` does, but for QueueFull, and before anything runs. If interrupted,
         everything is cancelled.
         """
-        requests = self._new_requests(prompts, params, cache_salt)
+        requests = self._intake.requests(prompts, params, cache_salt)
         shown = sys.stderr.isatty()
         with tqdm(total=len(requests), unit="request", delay=2.0, disable=not shown, leave=False) as bar:
             for finished in self._serve(requests):
@@ -119,7 +117,7 @@ class Engine:
 
         Beams are yielded at their end only. Whoever stops listening cancels what is unfinished.
         """
-        return self._stream(self._new_requests(prompts, params, cache_salt))
+        return self._stream(self._intake.requests(prompts, params, cache_salt))
 
     def submit(self, prompt: Prompt, params: Params | None = None, cache_salt: Hashable = None) -> Request:
         """Queue one request, for those who call `step` themselves.
@@ -127,7 +125,7 @@ class Engine:
         Raises ValueError for a prompt that is empty, leaves no room in the context, names a token outside the
         vocabulary, or could never fit the pool; QueueFull when `max_waiting` requests wait already.
         """
-        request = self._new_request(0, prompt, SamplingParams() if params is None else params, cache_salt)
+        request = self._intake.request(0, prompt, SamplingParams() if params is None else params, cache_salt)
         if not self._has_room:
             raise QueueFull(
                 f"{len(self._scheduler.waiting)} requests wait, and max_waiting is {self.max_waiting}: "
@@ -149,16 +147,7 @@ class Engine:
 
     def output(self, request: Request) -> RequestOutput:
         """What a request has so far."""
-        return RequestOutput(
-            request_id=request.id,
-            index=request.index,
-            prompt=request.prompt,
-            prompt_tokens=list(request.prompt_tokens),
-            num_cached_tokens=request.num_cached_tokens,
-            outputs=[self._completion(branch) for branch in request.branches],
-            finished=request.finished,
-            metrics=request.metrics,
-        )
+        return output_of(request)
 
     @property
     def num_unfinished(self) -> int:
@@ -205,64 +194,6 @@ class Engine:
             free_pages=pool.num_free,
             waste=1 - filled / slots if slots else 0.0,
         )
-
-    def _new_requests(
-        self, prompts: Prompt | Sequence[Prompt], params: Params | Sequence[Params] | None, cache_salt: Hashable
-    ) -> list[Request]:
-        listed = _as_list(prompts)
-        if params is None or isinstance(params, SamplingParams | BeamSearchParams):
-            params = [SamplingParams() if params is None else params] * len(listed)
-        if len(params) != len(listed):
-            raise ValueError(f"{len(listed)} prompts, but {len(params)} params: give one for all, or one for each")
-        pairs = zip(listed, params, strict=True)
-        return [self._new_request(index, *pair, cache_salt) for index, pair in enumerate(pairs)]
-
-    def _new_request(self, index: int, prompt: Prompt, params: Params, cache_salt: Hashable) -> Request:
-        hash(cache_salt)  # a salt that cannot be told from others fails here, not in a step
-        config, pool, page_size = self.model.config, self.cache.pool, self.cache.page_size
-        text = prompt if isinstance(prompt, str) else None
-        tokens = self._tokens_of(prompt)
-        context = config.max_position_embeddings
-        if len(tokens) >= context:
-            raise ValueError(
-                f"the prompt has {len(tokens)} tokens, which leaves no room to generate in a context of {context}: "
-                f"give at most {context - 1}"
-            )
-        max_tokens = context - len(tokens)
-        if params.max_tokens is not None:
-            max_tokens = min(max_tokens, params.max_tokens)
-        num_slots = len(tokens) + max_tokens - 1  # the last token needs none
-        if pages_for(num_slots, page_size) > pool.num_pages:
-            raise ValueError(
-                f"{len(tokens)} prompt tokens and up to {max_tokens} more need {pages_for(num_slots, page_size)} pages "
-                f"of {page_size} slots, and the pool has {pool.num_pages}: open a larger pool, or lower max_tokens"
-            )
-        stop_tokens = set() if isinstance(params, BeamSearchParams) else set(params.stop_token_ids)
-        if config.eos_token_id is not None and not params.ignore_eos:
-            stop_tokens.add(config.eos_token_id)
-        if isinstance(params, SamplingParams) and params.stop and self.tokenizer is None:
-            raise ValueError(f"stop is {params.stop}, but without a tokenizer there is no text to find it in")
-        request = Request(self._next_id, index, text, tokens, params, frozenset(stop_tokens), max_tokens, cache_salt)
-        if isinstance(params, BeamSearchParams):
-            request.beams = BeamSearch(request, params)
-        if request.width > self._scheduler.max_running:
-            raise ValueError(
-                f"the request runs {request.width} sequences at once, and max_running is {self._scheduler.max_running}"
-            )
-        self._next_id += 1
-        return request
-
-    def _tokens_of(self, prompt: Prompt) -> list[int]:
-        if isinstance(prompt, str):
-            if self.tokenizer is None:
-                raise ValueError("this engine has no tokenizer: give prompts as lists of token ids")
-            prompt = self.tokenizer.encode(prompt).ids
-        tokens = as_tokens(prompt)[0]
-        if not tokens:
-            raise ValueError("the prompt is empty; give it at least one token")
-        if max(tokens) >= self.model.config.vocab_size:
-            raise ValueError(f"token {max(tokens)} is outside the model's vocabulary of {self.model.config.vocab_size}")
-        return tokens
 
     @property
     def _has_room(self) -> bool:
@@ -392,7 +323,7 @@ class Engine:
         if token in request.stop_tokens:
             branch.finish_reason = "stop"
             branch.stop_reason = token if token != self.model.config.eos_token_id else None
-        elif params.stop and (found := self._detokenizer(branch).extend(branch.output)) is not None:
+        elif params.stop and branch.detokenizer and (found := branch.detokenizer.extend(branch.output)):
             branch.finish_reason, branch.stop_reason = "stop", found
         elif len(branch.output) == request.max_tokens:
             branch.finish_reason = "length"
@@ -446,32 +377,6 @@ class Engine:
         self.cache.events.add(EngineEvent.FINISH, number=request.id)
         del self._requests[request.id]
 
-    def _completion(self, branch: Branch) -> CompletionOutput:
-        params, text = branch.request.params, ""
-        if self.tokenizer is not None:
-            detokenizer = self._detokenizer(branch)
-            detokenizer.extend(branch.output)
-            text = detokenizer.visible(branch.finish_reason is not None)
-        with_logprobs = isinstance(params, SamplingParams) and params.logprobs is not None
-        scored = with_logprobs or isinstance(params, BeamSearchParams)
-        return CompletionOutput(
-            index=branch.index,
-            tokens=list(branch.output),
-            text=text,
-            finish_reason=branch.finish_reason,
-            stop_reason=branch.stop_reason,
-            logprobs=list(branch.logprobs) if with_logprobs else None,
-            cumulative_logprob=branch.cumulative_logprob if scored else None,
-        )
-
-    def _detokenizer(self, branch: Branch) -> Detokenizer:
-        if branch.detokenizer is None:
-            params, prompt = branch.request.params, branch.request.prompt_tokens
-            assert self.tokenizer is not None
-            stop = params.stop if isinstance(params, SamplingParams) else ()
-            branch.detokenizer = Detokenizer(self.tokenizer, prompt, tuple(stop))
-        return branch.detokenizer
-
     def _count(self, batch: Batch, used_pages: int, forward_seconds: float, started: float) -> None:
         """Note what a step took."""
         counters, num_tokens = self._counters, len(batch.tokens)
@@ -495,19 +400,3 @@ class Engine:
                 batch.mapped_pages,
             )
         )
-
-
-def _own_tokenizer(model: Decoder) -> Tokenizer | None:
-    if model.checkpoint is None or not (model.checkpoint / "tokenizer.json").is_file():
-        return None
-    return load_tokenizer(model.checkpoint)
-
-
-def _as_list(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
-    """One prompt or several, as a list of prompts."""
-    if isinstance(prompts, str):
-        return [prompts]
-    listed = list(prompts)
-    if listed and all(isinstance(each, int) for each in listed):
-        return [cast(list[int], listed)]
-    return cast(list[Prompt], listed)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kvpaged.engine.metrics import RequestMetrics
+from kvpaged.engine.request import Branch, Request
+from kvpaged.engine.sampling import BeamSearchParams, SamplingParams
 
 
 @dataclass(frozen=True)
@@ -39,3 +41,35 @@ class RequestOutput:
     outputs: list[CompletionOutput]
     finished: bool
     metrics: RequestMetrics
+
+
+def output_of(request: Request) -> RequestOutput:
+    """What a request has so far."""
+    return RequestOutput(
+        request_id=request.id,
+        index=request.index,
+        prompt=request.prompt,
+        prompt_tokens=list(request.prompt_tokens),
+        num_cached_tokens=request.num_cached_tokens,
+        outputs=[_completion_of(branch) for branch in request.branches],
+        finished=request.finished,
+        metrics=request.metrics,
+    )
+
+
+def _completion_of(branch: Branch) -> CompletionOutput:
+    params, detokenizer, text = branch.request.params, branch.detokenizer, ""
+    if detokenizer is not None:
+        detokenizer.extend(branch.output)
+        text = detokenizer.visible(branch.finish_reason is not None)
+    with_logprobs = isinstance(params, SamplingParams) and params.logprobs is not None
+    scored = with_logprobs or isinstance(params, BeamSearchParams)
+    return CompletionOutput(
+        index=branch.index,
+        tokens=list(branch.output),
+        text=text,
+        finish_reason=branch.finish_reason,
+        stop_reason=branch.stop_reason,
+        logprobs=list(branch.logprobs) if with_logprobs else None,
+        cumulative_logprob=branch.cumulative_logprob if scored else None,
+    )

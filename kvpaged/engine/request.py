@@ -7,13 +7,15 @@ from collections.abc import Hashable
 from time import perf_counter
 from typing import TYPE_CHECKING
 
+from tokenizers import Tokenizer
+
+from kvpaged.engine.detokenizer import Detokenizer
 from kvpaged.engine.metrics import RequestMetrics
 from kvpaged.engine.sampling import BeamSearchParams, Params
 from kvpaged.sequence import Sequence
 
 if TYPE_CHECKING:
     from kvpaged.engine.beam import BeamSearch, Candidate
-    from kvpaged.engine.detokenizer import Detokenizer
     from kvpaged.engine.ngram import PromptLookup
 
 
@@ -33,6 +35,7 @@ class Request:
         stop_tokens: frozenset[int],
         max_tokens: int,
         cache_salt: Hashable,
+        tokenizer: Tokenizer | None,
     ) -> None:
         self.id = request_id
         self.index = index
@@ -42,6 +45,7 @@ class Request:
         self.stop_tokens = stop_tokens
         self.max_tokens = max_tokens  # bounded by the context
         self.cache_salt = cache_salt
+        self.tokenizer = tokenizer
         seed = None if isinstance(params, BeamSearchParams) else params.seed
         self.seed = secrets.randbits(64) if seed is None else seed
         self.width = params.beam_width if isinstance(params, BeamSearchParams) else params.n
@@ -66,9 +70,9 @@ class Branch:
     """
 
     __slots__ = (
+        "_detokenizer",
         "candidates",
         "cumulative_logprob",
-        "detokenizer",
         "finish_reason",
         "index",
         "last_page_written",
@@ -95,7 +99,7 @@ class Branch:
         self.cumulative_logprob = 0.0
         self.finish_reason: str | None = None
         self.stop_reason: int | str | None = None
-        self.detokenizer: Detokenizer | None = None
+        self._detokenizer: Detokenizer | None = None
         self.lookup: PromptLookup | None = None
         # A beam that knows its best next tokens computes nothing until its siblings know theirs.
         self.candidates: list[Candidate] | None = None
@@ -103,6 +107,15 @@ class Branch:
         self.row: int | None = None
         self.num_pages_written = 0
         self.last_page_written = -1
+
+    @property
+    def detokenizer(self) -> Detokenizer | None:
+        """What turns the output to text; None without a tokenizer."""
+        request = self.request
+        if self._detokenizer is None and request.tokenizer is not None:
+            stop = () if isinstance(request.params, BeamSearchParams) else tuple(request.params.stop)
+            self._detokenizer = Detokenizer(request.tokenizer, request.prompt_tokens, stop)
+        return self._detokenizer
 
     def __repr__(self) -> str:
         return f"Branch({self.index} of request {self.request.id}, {len(self.output)} tokens, {self.sequence})"

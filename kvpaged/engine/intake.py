@@ -1,0 +1,110 @@
+"""What comes in: prompts and their parameters, checked and made into requests before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from itertools import count
+from typing import cast
+
+from tokenizers import Tokenizer
+
+from kvpaged.engine.beam import BeamSearch
+from kvpaged.engine.request import Request
+from kvpaged.engine.sampling import BeamSearchParams, Params, SamplingParams
+from kvpaged.model import ModelConfig
+from kvpaged.page_table import pages_for
+from kvpaged.tokens import as_tokens
+
+Prompt = str | Sequence[int]
+
+
+class Intake:
+    """Refuses what an engine could never serve: ValueError, with the numbers."""
+
+    def __init__(
+        self, config: ModelConfig, tokenizer: Tokenizer | None, num_pages: int, page_size: int, max_running: int
+    ) -> None:
+        self._config = config
+        self._tokenizer = tokenizer
+        self._num_pages = num_pages
+        self._page_size = page_size
+        self._max_running = max_running
+        self._ids = count()
+
+    def requests(
+        self, prompts: Prompt | Sequence[Prompt], params: Params | Sequence[Params] | None, cache_salt: Hashable
+    ) -> list[Request]:
+        """A request for each prompt; `params` for all of them, or one for each."""
+        listed = _as_list(prompts)
+        if params is None or isinstance(params, SamplingParams | BeamSearchParams):
+            params = [SamplingParams() if params is None else params] * len(listed)
+        if len(params) != len(listed):
+            raise ValueError(f"{len(listed)} prompts, but {len(params)} params: give one for all, or one for each")
+        pairs = zip(listed, params, strict=True)
+        return [self.request(index, *pair, cache_salt) for index, pair in enumerate(pairs)]
+
+    def request(self, index: int, prompt: Prompt, params: Params, cache_salt: Hashable) -> Request:
+        """A request for one prompt."""
+        hash(cache_salt)  # a salt that cannot be told from others fails here, not in a step
+        context, page_size = self._config.max_position_embeddings, self._page_size
+        text = prompt if isinstance(prompt, str) else None
+        tokens = self._tokens_of(prompt)
+        if len(tokens) >= context:
+            raise ValueError(
+                f"the prompt has {len(tokens)} tokens, which leaves no room to generate in a context of {context}: "
+                f"give at most {context - 1}"
+            )
+        max_tokens = context - len(tokens)
+        if params.max_tokens is not None:
+            max_tokens = min(max_tokens, params.max_tokens)
+        num_pages = pages_for(len(tokens) + max_tokens - 1, page_size)  # the last token needs no slot
+        if num_pages > self._num_pages:
+            raise ValueError(
+                f"{len(tokens)} prompt tokens and up to {max_tokens} more need {num_pages} pages of {page_size} slots, "
+                f"and the pool has {self._num_pages}: open a larger pool, or lower max_tokens"
+            )
+        stop_tokens = set() if isinstance(params, BeamSearchParams) else set(params.stop_token_ids)
+        if self._config.eos_token_id is not None and not params.ignore_eos:
+            stop_tokens.add(self._config.eos_token_id)
+        if isinstance(params, SamplingParams) and params.stop and self._tokenizer is None:
+            raise ValueError(f"stop is {params.stop}, but without a tokenizer there is no text to find it in")
+        request = Request(
+            next(self._ids),
+            index,
+            text,
+            tokens,
+            params,
+            frozenset(stop_tokens),
+            max_tokens,
+            cache_salt,
+            self._tokenizer,
+        )
+        if isinstance(params, BeamSearchParams):
+            request.beams = BeamSearch(request, params)
+        if request.width > self._max_running:
+            raise ValueError(
+                f"the request runs {request.width} sequences at once, and max_running is {self._max_running}: raise it"
+            )
+        return request
+
+    def _tokens_of(self, prompt: Prompt) -> list[int]:
+        if isinstance(prompt, str):
+            if self._tokenizer is None:
+                raise ValueError("this engine has no tokenizer: give prompts as lists of token ids")
+            prompt = self._tokenizer.encode(prompt).ids
+        tokens = as_tokens(prompt)[0]
+        if not tokens:
+            raise ValueError("the prompt is empty; give it at least one token")
+        if max(tokens) >= self._config.vocab_size:
+            raise ValueError(f"token {max(tokens)} is outside the model's vocabulary of {self._config.vocab_size}")
+        return tokens
+
+
+def _as_list(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
+    """One prompt or several, as a list of prompts."""
+    if isinstance(prompts, str):
+        return [prompts]
+    listed = list(prompts)
+    if listed and all(isinstance(each, int) for each in listed):
+        return [cast(list[int], listed)]
+    return cast(list[Prompt], listed)
