@@ -146,7 +146,7 @@ def test_other_seeds_and_no_seed_give_other_tokens() -> None:
 @pytest.mark.parametrize("num_pages", [12, 16, 64])
 def test_parallel_samples_survive_preemption_and_differ(num_pages: int) -> None:
     engine = Engine(MODEL, num_pages, 4)
-    request = engine.submit(OPEN_END, SamplingParams(n=5, seed=3, temperature=1.3, max_tokens=12, ignore_eos=True))
+    request = engine.submit(OPEN_END, SamplingParams(n=5, seed=3, temperature=2.0, max_tokens=12, ignore_eos=True))
     while engine.num_unfinished:
         engine.step()
         engine.cache.check()
@@ -183,8 +183,9 @@ def test_logprobs_name_the_likeliest_tokens_and_the_one_chosen() -> None:
 def test_logprobs_are_those_of_the_model_before_temperature() -> None:
     prompt = STORY.text + ask(STORY.facts[0]).prompt
     engine = Engine(MODEL, 64, 4)
+    everything = MODEL.config.vocab_size
     hot, cold = (
-        engine.generate(prompt, SamplingParams(temperature=temperature, seed=0, logprobs=MODEL.config.vocab_size, max_tokens=1))[0]
+        engine.generate(prompt, SamplingParams(temperature=temperature, seed=0, logprobs=everything, max_tokens=1))[0]
         for temperature in (0.0, 9.0)
     )
     first, other = hot.outputs[0].logprobs[0], cold.outputs[0].logprobs[0]
