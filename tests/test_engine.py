@@ -378,6 +378,7 @@ def test_a_request_that_only_just_fits_is_served() -> None:
         ({"max_batched_tokens": 0}, "max_batched_tokens is 0"),
         ({"max_batched_tokens": -5}, "max_batched_tokens is -5"),
         ({"max_running": 0}, "max_running is 0"),
+        ({"max_running": -2}, "max_running is -2"),
         ({"max_waiting": 0}, "max_waiting is 0"),
         ({"num_speculative_tokens": -1}, "num_speculative_tokens is -1; it must be at least 0"),
     ],

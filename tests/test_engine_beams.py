@@ -1,5 +1,7 @@
 """Beam search by fork, against a search that computes every beam from its first token, every time."""
 
+import random
+
 import pytest
 import torch
 
@@ -88,3 +90,28 @@ def test_beams_share_the_pages_of_what_they_have_in_common() -> None:
     used = engine.metrics().peak_pages
     assert used < 0.5 * mapped
     assert request.metrics.computed_tokens == len(request.prompt_tokens) + 8 * 9
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_beams_and_others_never_take_more_seats_than_there_are(seed: int) -> None:
+    rng = random.Random(seed)
+    engine = Engine(MODEL, rng.choice([10, 12, 16]), 4, max_running=rng.choice([3, 4, 5]), max_batched_tokens=20)
+    requests = []
+    for _ in range(6):
+        if rng.random() < 0.5:
+            params = BeamSearchParams(beam_width=rng.randint(2, 3), max_tokens=6, ignore_eos=True)
+        else:
+            params = SamplingParams(temperature=0.8, n=rng.randint(1, 3), seed=1, max_tokens=6, ignore_eos=True)
+        requests.append((engine.submit(OPEN, params), params))
+        for _ in range(rng.randint(0, 4)):
+            engine.step()
+    for _ in range(2000):
+        if not engine.num_unfinished:
+            break
+        engine.step()
+        engine.cache.check()
+        assert engine.history[-1].running <= engine._scheduler.max_running
+    assert engine.num_unfinished == 0
+    for request, params in requests:
+        expected = Engine(MODEL, 256, 16).generate(OPEN, params)[0]
+        assert [each.tokens for each in engine.output(request).outputs] == [each.tokens for each in expected.outputs]

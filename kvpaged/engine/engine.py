@@ -75,7 +75,7 @@ class Engine:
         self.history: deque[StepRecord] = deque(maxlen=HISTORY)
         self._counters = Counters()
         context_pages = pages_for(model.config.max_position_embeddings, page_size)
-        self._page_tables = PageTables(max_running, min(num_pages, context_pages))
+        self._page_tables = PageTables(positive_int("max_running", max_running), min(num_pages, context_pages))
         self._scheduler = Scheduler(
             self.cache,
             self._counters,
@@ -355,14 +355,13 @@ class Engine:
             child = Branch(request, index)
             child.output = [*parent.output, token]
             child.cumulative_logprob = cumulative_logprob
-            request.branches.append(child)
-            if parent.sequence is not None:
+            if parent.sequence is not None:  # else it was preempted since it computed its candidates
                 child.sequence = parent.sequence.fork()
-                self._scheduler.run(child)
-            else:  # preempted since it computed its candidates
-                self._scheduler.wait(child)
+            request.branches.append(child)
         for parent in parents:
             self._scheduler.remove(parent)
+        for child in request.branches:
+            self._scheduler.run_or_wait(child)
         self._counters.generated_tokens += len(request.branches)
         if not request.branches:
             request.branches = request.beams.finished

@@ -42,7 +42,7 @@ class Scheduler:
     ) -> None:
         """`vacate` is told of every branch that loses its sequence. Raises ValueError for a limit below 1."""
         self.max_batched_tokens = positive_int("max_batched_tokens", max_batched_tokens)
-        self.max_running = positive_int("max_running", max_running)
+        self.max_running = max_running
         if num_speculative_tokens < 0:
             raise ValueError(f"num_speculative_tokens is {num_speculative_tokens}; it must be at least 0")
         self.num_speculative_tokens = num_speculative_tokens
@@ -61,6 +61,16 @@ class Scheduler:
         """Let a branch run that has a sequence already: one that was forked."""
         insort(self.running, branch, key=_order)
         self._seats += branch.seats
+
+    def run_or_wait(self, branch: Branch) -> None:
+        """Let a branch run that was forked, if there is a seat: another may have taken a preempted beam's."""
+        if branch.sequence is not None and self._seats + branch.seats <= self.max_running:
+            self.run(branch)
+            return
+        if branch.sequence is not None:
+            branch.sequence.release()
+            branch.sequence = None
+        self.wait(branch)
 
     def seat_forks(self, branch: Branch) -> None:
         """From now on a branch stands for itself alone: its request's other branches take their own seats."""
