@@ -1,7 +1,5 @@
 """Beam search by fork, against a search that computes every beam from its first token, every time."""
 
-import random
-
 import pytest
 import torch
 
@@ -92,26 +90,21 @@ def test_beams_share_the_pages_of_what_they_have_in_common() -> None:
     assert request.metrics.computed_tokens == len(request.prompt_tokens) + 8 * 9
 
 
-@pytest.mark.parametrize("seed", range(12))
-def test_beams_and_others_never_take_more_seats_than_there_are(seed: int) -> None:
-    rng = random.Random(seed)
-    engine = Engine(MODEL, rng.choice([10, 12, 16]), 4, max_running=rng.choice([3, 4, 5]), max_batched_tokens=20)
-    requests = []
-    for _ in range(6):
-        if rng.random() < 0.5:
-            params = BeamSearchParams(beam_width=rng.randint(2, 3), max_tokens=6, ignore_eos=True)
-        else:
-            params = SamplingParams(temperature=0.8, n=rng.randint(1, 3), seed=1, max_tokens=6, ignore_eos=True)
-        requests.append((engine.submit(OPEN, params), params))
-        for _ in range(rng.randint(0, 4)):
-            engine.step()
-    for _ in range(2000):
+@pytest.mark.parametrize("seed", range(8, 16))
+def test_a_beam_that_lost_its_seat_to_another_request_waits_for_one(seed: int) -> None:
+    # One beam has room at a time, and a page or two beside it, which a small request takes as soon as there is a seat.
+    # When the beams are chosen anew, the one that has its pages may have several heirs.
+    prompt = TOKENIZER.encode(make_story(2, seed=seed).text).ids
+    params = BeamSearchParams(beam_width=3, max_tokens=10, ignore_eos=True)
+    engine = Engine(MODEL, -(-(len(prompt) + 9) // 4) + 2, 4, max_running=3)
+    request = engine.submit(prompt, params)
+    for _ in range(4):
+        engine.submit(prompt[-3:], SamplingParams(temperature=0, max_tokens=4, ignore_eos=True))
+    for _ in range(500):
         if not engine.num_unfinished:
             break
         engine.step()
         engine.cache.check()
-        assert engine.history[-1].running <= engine._scheduler.max_running
-    assert engine.num_unfinished == 0
-    for request, params in requests:
-        expected = Engine(MODEL, 256, 16).generate(OPEN, params)[0]
-        assert [each.tokens for each in engine.output(request).outputs] == [each.tokens for each in expected.outputs]
+        assert engine.history[-1].running <= 3
+    expected = Engine(MODEL, 256, 16).generate([prompt], params)[0]
+    assert [each.tokens for each in engine.output(request).outputs] == [each.tokens for each in expected.outputs]

@@ -95,11 +95,7 @@ class Scheduler:
             self.wait(branch)
 
     def schedule(self) -> list[Chunk]:
-        """Choose the chunks of the next step; their slots are reserved. Empty when nothing is left to do.
-
-        A step in which a lone branch had to make way for itself is empty too: `waiting` is not.
-        """
-        preemptions = self._counters.preemptions
+        """Choose the chunks of the next step; their slots are reserved. Empty when nothing is left to do."""
         prefilling: list[Branch] = []
         decoding: list[Branch] = []
         for branch in self.running:
@@ -114,8 +110,7 @@ class Scheduler:
         for branch in prefilling:
             if budget and branch.sequence is not None:  # it may have been preempted since
                 budget -= self._schedule_prompt(branch, branch.sequence, budget, chunks)
-        if preemptions == self._counters.preemptions:  # or what was taken from one would be given to another
-            self._admit(budget, chunks, [branch.sequence for branch in prefilling if branch.sequence is not None])
+        self._admit(budget, chunks, [branch.sequence for branch in prefilling if branch.sequence is not None])
         return chunks
 
     def _schedule_decodes(self, branches: list[Branch], chunks: list[Chunk]) -> int:
