@@ -2,6 +2,8 @@
 
 The oldest branch never loses its pages to another, and `Engine` lets in only what fits the pool alone: so the oldest
 always gets on, down to a pool that holds no more than it. That is why everything ends.
+Even alone it may have to make way for itself: the prefix cache can hold a twin of one of its pages, which cannot be
+evicted while pages behind it are in use. When it begins again, it takes the twin.
 """
 
 from __future__ import annotations
