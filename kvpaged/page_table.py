@@ -8,6 +8,8 @@ from kvpaged.checks import positive_int
 class PageTable:
     """The pages of one sequence, in logical order, and how many tokens they hold.
 
+    ::
+
         token index   0 1 2 3 | 4 5 6 7 | 8 9          num_tokens = 10, page_size = 4
         page_ids         5    |    2    |  7
         slot          0 1 2 3 | 0 1 2 3 | 0 1 . .      the last page alone may be partly filled

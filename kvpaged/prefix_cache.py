@@ -1,7 +1,7 @@
 """Pages whose K and V are worth keeping, found again by the tokens they hold.
 
 A trie whose edges are pages of tokens. K and V of a token depend on every token before it, so a page may be reused
-exactly where the whole path from the root is the same: that is what walking down the trie checks, token by token.
+exactly where the whole path from the root is the same: that is what walking down the trie checks, token by token::
 
         root --[ 5 3 9 7 ]--> page 0 --[ 2 2 8 1 ]--> page 1 --[ 6 4 ]--> page 5     (partly filled: always a leaf)
                                      \\-[ 2 2 8 6 ]--> page 3

@@ -1,8 +1,10 @@
 """One sequence: its tokens, the table of the pages that hold their K and V, and the copy-on-write between sequences.
 
-tokens      t0 t1 t2 t3 | t4 t5 t6 t7 | t8 t9
-computed    <----------------------->            num_computed = 7: K and V are stored
-slots       <--------------------------------->  len(seq) = 10: a slot is reserved before it is computed
+::
+
+    tokens      t0 t1 t2 t3 | t4 t5 t6 t7 | t8 t9
+    computed    <----------------------->            num_computed = 7: K and V are stored
+    slots       <--------------------------------->  len(seq) = 10: a slot is reserved before it is computed
 """
 
 from collections.abc import Hashable
