@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from float32 import allowance
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -102,7 +103,8 @@ def test_it_stays_within_a_millionth_of_the_oracle(
 ) -> None:
     torch.manual_seed(seed)
     batch = Batch(lengths, page_size, heads, head_dim)
-    assert error(batch.decode(), batch.oracle()) < 1e-6
+    each = zip(batch.query.split(1), batch.keys, batch.values, strict=True)
+    assert error(batch.decode(), batch.oracle()) < max(allowance(*parts) for parts in each)
 
 
 @pytest.mark.parametrize("head_dim", [80, 96, 128, 256])
@@ -155,9 +157,10 @@ def test_tables_may_share_pages_and_repeat_them(pages: list[int], filled: int, s
     output = paged_attention_decode(query, storage, page_tables, seq_lens, 0, "kernel")
     for i, table in enumerate(tables):
         where = [table.lookup(token) for token in range(len(table))]
-        keys = torch.stack([storage.keys(0)[page_id, :, slot] for page_id, slot in where]).double()
-        values = torch.stack([storage.values(0)[page_id, :, slot] for page_id, slot in where]).double()
-        assert error(output[i : i + 1], naive_attention(query[i : i + 1].double(), keys, values)) < 1e-6
+        keys = torch.stack([storage.keys(0)[page_id, :, slot] for page_id, slot in where])
+        values = torch.stack([storage.values(0)[page_id, :, slot] for page_id, slot in where])
+        expected = naive_attention(query[i : i + 1].double(), keys.double(), values.double())
+        assert error(output[i : i + 1], expected) < allowance(query[i : i + 1], keys, values)
 
 
 @pytest.mark.parametrize("filled", [0.0, 30.0, 1000.0, -1000.0])
