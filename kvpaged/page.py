@@ -105,13 +105,9 @@ class PageStorage:
         """
         self._check_layer(layer)
         slots = _as_slots(slot_mapping)
-        shape = (slots.shape[0], self.num_kv_heads, self.head_dim)
-        dtype = self.dtype
-        if keys.shape != shape or values.shape != shape or keys.dtype != dtype or values.dtype != dtype:
-            self._refuse_rows(keys, values, shape)
+        self._check_rows(slots.shape[0], keys, values)
         key_pages, value_pages = self._layer_keys[layer], self._layer_values[layer]
-        write_slots = _compiled_write()
-        if write_slots is None or not write_slots(slots, keys, values, key_pages, value_pages):
+        if not _written_by_the_kernel(slots, keys, values, key_pages, value_pages):
             self._check_slots(slots)
             page_ids, offsets = slots // self.page_size, slots % self.page_size
             key_pages[page_ids, :, offsets] = keys.detach()
@@ -148,7 +144,10 @@ class PageStorage:
         if not 0 <= page_id < self.num_pages:
             raise IndexError(f"page {page_id} does not exist; the storage has pages 0..{self.num_pages - 1}")
 
-    def _refuse_rows(self, keys: Tensor, values: Tensor, shape: tuple[int, int, int]) -> None:
+    def _check_rows(self, num_slots: int, keys: Tensor, values: Tensor) -> None:
+        shape, dtype = (num_slots, self.num_kv_heads, self.head_dim), self.dtype
+        if keys.shape == shape == values.shape and keys.dtype == dtype == values.dtype:
+            return
         for name, tensor in (("keys", keys), ("values", values)):
             if tensor.shape != shape:
                 raise ValueError(
@@ -184,6 +183,12 @@ def _as_slots(slot_mapping: Sequence[int] | Tensor) -> Tensor:
 def has_numba() -> bool:
     """Whether `kvpaged.kernel` can be used."""
     return importlib.util.find_spec("numba") is not None
+
+
+def _written_by_the_kernel(slots: Tensor, keys: Tensor, values: Tensor, key_pages: Tensor, value_pages: Tensor) -> bool:
+    """False, and nothing is written, where there is no kernel, or a slot does not exist or is named twice."""
+    write_slots = _compiled_write()
+    return write_slots is not None and write_slots(slots, keys, values, key_pages, value_pages)
 
 
 @functools.cache
