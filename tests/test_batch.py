@@ -13,6 +13,7 @@ from kvpaged.engine.sampling import SamplingParams
 from kvpaged.page import PageStorage
 
 HEADS, KV_HEADS, HEAD_DIM, PAGE_SIZE = 4, 2, 16, 4
+Packed = tuple[Batch, list[tuple[Tensor, Tensor, Tensor]], Tensor, int]
 # (tokens computed before, tokens of this chunk): whole prompts, later chunks of prompts, guesses, decodes
 CHUNKS = [(0, 9), (0, 40), (8, 9), (30, 61), (0, 1), (17, 1), (5, SHORT), (40, 3)]
 
@@ -30,7 +31,7 @@ class Attention(TorchDispatchMode):
 
 
 @pytest.fixture(scope="module")
-def packed() -> tuple[Batch, list[tuple[Tensor, Tensor, Tensor]], Tensor, int]:
+def packed() -> Packed:
     """A batch, each of its chunks' query with all K and V of the sequence, the output, and torch's calls."""
     torch.manual_seed(0)
     storage = PageStorage(128, PAGE_SIZE, 1, KV_HEADS, HEAD_DIM)
@@ -58,7 +59,7 @@ def _request(index: int) -> Request:
     return Request(index, index, None, [0], SamplingParams(), frozenset(), 1, None, None)
 
 
-def test_prompts_of_different_lengths_get_bit_for_bit_what_contiguous_attention_gives(packed) -> None:  # type: ignore[no-untyped-def]
+def test_prompts_of_different_lengths_get_bit_for_bit_what_contiguous_attention_gives(packed: Packed) -> None:
     batch, parts, output, _ = packed
     row, compared = 0, 0
     for chunk, (query, keys, values) in zip(batch.chunks, parts, strict=True):
@@ -69,7 +70,7 @@ def test_prompts_of_different_lengths_get_bit_for_bit_what_contiguous_attention_
     assert compared == sum(count > SHORT for _, count in CHUNKS) == 4
 
 
-def test_decodes_and_guesses_see_their_own_sequence_up_to_themselves(packed) -> None:  # type: ignore[no-untyped-def]
+def test_decodes_and_guesses_see_their_own_sequence_up_to_themselves(packed: Packed) -> None:
     batch, parts, output, _ = packed
     row = 0
     for query, keys, values in parts:
@@ -79,6 +80,6 @@ def test_decodes_and_guesses_see_their_own_sequence_up_to_themselves(packed) -> 
     assert row == len(output) == len(batch.tokens)
 
 
-def test_a_prompt_costs_one_call_of_attention_however_many_tokens_it_has(packed) -> None:  # type: ignore[no-untyped-def]
+def test_a_prompt_costs_one_call_of_attention_however_many_tokens_it_has(packed: Packed) -> None:
     *_, calls = packed
     assert calls == sum(count > SHORT for _, count in CHUNKS)
