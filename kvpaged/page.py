@@ -11,6 +11,8 @@ from torch import Tensor
 
 from kvpaged.checks import positive_int
 
+Rows = Sequence[Sequence[int]] | Tensor
+
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -94,6 +96,14 @@ class PageStorage:
         """One page as views. Raises IndexError for a page that does not exist."""
         self._check_page(page_id)
         return KVPage(page_id, self._keys[:, page_id], self._values[:, page_id])
+
+    def check_read(self, layer: int, page_tables: Rows, seq_lens: Sequence[int] | Tensor) -> None:
+        """Raise IndexError for a layer that does not exist: who reads K and V through page tables asks first.
+
+        page_tables: page ids in logical order, a row for each reader. seq_lens: the tokens that each row maps. All that
+        may be wrong with those, `kvpaged.poison` knows.
+        """
+        self._check_layer(layer)
 
     def write(self, layer: int, slot_mapping: Sequence[int] | Tensor, keys: Tensor, values: Tensor) -> None:
         """Store K and V of n tokens of one layer in n different slots.

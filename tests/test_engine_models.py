@@ -12,6 +12,8 @@ from kvpaged.engine import Engine, SamplingParams
 from kvpaged.model import Decoder, ModelConfig, load_model, load_tokenizer
 from kvpaged.model.compute import generate_naive
 
+pytestmark = pytest.mark.usefixtures("poisoned_engines")
+
 SMALL = ModelConfig(
     vocab_size=400,
     hidden_size=48,

@@ -19,14 +19,20 @@ from kvpaged.page import PageStorage
 from kvpaged.sequence import Sequence as PagedSequence
 
 
-def open_storage(model: Decoder, num_pages: int, page_size: int, dtype: torch.dtype | None = None) -> PageStorage:
+def open_storage(
+    model: Decoder,
+    num_pages: int,
+    page_size: int,
+    dtype: torch.dtype | None = None,
+    kind: type[PageStorage] = PageStorage,
+) -> PageStorage:
     """The storage whose pages fit a model's K and V; `dtype` is the model's own unless given.
 
     Raises ValueError as `PageStorage` does.
     """
     config = model.config
     dtype = model.embed_tokens.weight.dtype if dtype is None else dtype
-    return PageStorage(num_pages, page_size, config.num_layers, config.num_kv_heads, config.head_dim, dtype)
+    return kind(num_pages, page_size, config.num_layers, config.num_kv_heads, config.head_dim, dtype)
 
 
 @torch.no_grad()
