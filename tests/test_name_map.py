@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from check_name_map import defined_names, faults
-from kvpaged.figures import name_table
-from kvpaged.lab.name_map import BEYOND, PARTS, SYSTEMS, TRANSFORMERS, Part
+from kvpaged.figures import name_table, reading_path
+from kvpaged.lab.name_map import BEYOND, PARTS, READING, SYSTEMS, TRANSFORMERS, Part
 
 EVERY = (*PARTS, *BEYOND)
-THEIRS = [(part.elsewhere["transformers"].file, name) for part in EVERY if "transformers" in part.elsewhere
-          for name in part.elsewhere["transformers"].names]  # fmt: skip
+PLACES = [part.elsewhere["transformers"] for part in EVERY if "transformers" in part.elsewhere]
+THEIRS = sorted({(place.file, name) for place in (*PLACES, *READING["transformers"]) for name in place.names})
 
 
 def find(module: str, name: str) -> object:
@@ -69,8 +69,22 @@ def test_a_part_that_is_not_there_is_refused_with_the_names_of_those_that_are() 
         name_table("heap")
 
 
+@pytest.mark.parametrize("system", [system.name for system in SYSTEMS])
+def test_there_is_a_way_through_each_source(system: str) -> None:
+    path = reading_path(system)
+    html = path._repr_html_()
+    assert html.count("<li>") == len(READING[system]) >= 5
+    assert all(f"{path.system.source}{place.file}" in html and place.file in repr(path) for place in READING[system])
+
+
+def test_no_way_is_shown_through_what_nobody_read() -> None:
+    with pytest.raises(ValueError, match="no way through 'TGI' is known; there are vLLM, nano-vllm, SGLang and transf"):
+        reading_path("TGI")
+
+
 def test_the_check_of_other_sources_names_what_is_missing(tmp_path: Path) -> None:
-    assert len(faults("vLLM", tmp_path)) == sum("vLLM" in part.elsewhere for part in EVERY)
+    mentioned = sum("vLLM" in part.elsewhere for part in EVERY) + len(READING["vLLM"])
+    assert len(faults("vLLM", tmp_path)) == mentioned
     file = tmp_path / "vllm/v1/core/block_pool.py"
     file.parent.mkdir(parents=True)
     file.write_text("class BlockPool:\n    def touch(self): ...\n    def free_blocks(self): ...\n", encoding="utf-8")

@@ -10,7 +10,7 @@ import ast
 import sys
 from pathlib import Path
 
-from kvpaged.lab.name_map import BEYOND, PARTS
+from kvpaged.lab.name_map import BEYOND, PARTS, READING
 
 
 def defined_names(source: str) -> set[str]:
@@ -29,15 +29,15 @@ def defined_names(source: str) -> set[str]:
 
 def faults(system: str, folder: Path) -> list[str]:
     """What the map says of a system and its source does not bear out."""
+    said = [(part.name, part.elsewhere[system]) for part in (*PARTS, *BEYOND) if system in part.elsewhere]
+    said += [("reading path", place) for place in READING[system]]
     found = []
-    for part in (*PARTS, *BEYOND):
-        if (place := part.elsewhere.get(system)) is None:
-            continue
+    for name, place in said:
         if not (folder / place.file).is_file():
-            found.append(f"{part.name}: {place.file} is not there")
+            found.append(f"{name}: {place.file} is not there")
             continue
         defined = defined_names((folder / place.file).read_text(encoding="utf-8"))
-        found += [f"{part.name}: {place.file} does not define {name}" for name in place.names if name not in defined]
+        found += [f"{name}: {place.file} does not define {each}" for each in place.names if each not in defined]
     return found
 
 

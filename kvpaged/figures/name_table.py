@@ -1,11 +1,11 @@
-"""What other systems call a part, as a table: a row for each system, readable on a phone."""
+"""What other systems call a part, as a table that a phone can show, and ways through their sources, as lists."""
 
 import re
 from collections.abc import Mapping
 from html import escape
 
 from kvpaged.figures.language import listed
-from kvpaged.lab.name_map import SYSTEMS, Part, Place, find_part
+from kvpaged.lab.name_map import READING, SYSTEMS, Part, Place, System, find_part
 
 _STYLE = (
     ".kvn{width:100%;table-layout:fixed;border-collapse:collapse;font-size:.875rem;line-height:1.4}"
@@ -24,12 +24,11 @@ class NameTable:
 
     def _repr_html_(self) -> str:
         name, ours, does, elsewhere = self.part
-        rows = [_row("here", "".join(f"<br><code>{escape(each)}</code>" for each in ours), does)] if ours else []
+        rows = [_row("here", "".join(f"<br>{_code(each)}" for each in ours), does)] if ours else []
         for system in SYSTEMS:
             if (place := elsewhere.get(system.name)) is not None:
-                names = "".join(f"<br><code>{escape(each)}</code>" for each in place.names)
-                file = f'<a href="{escape(system.source + place.file)}">{escape(place.file)}</a>'
-                rows.append(_row(system.name, f"{names}<br>{file}", place.difference))
+                names = "".join(f"<br>{_code(each)}" for each in place.names)
+                rows.append(_row(system.name, f"{names}<br>{_link(system, place)}", place.difference))
         title = f"<b>{escape(name[0].upper() + name[1:])}</b>" + ("" if ours else f": {_prose(does)}")
         missing = _without(elsewhere)
         title += f" None was found in {listed(missing)}." if missing else ""
@@ -52,8 +51,45 @@ def name_table(part: str) -> NameTable:
     return NameTable(find_part(part))
 
 
+class ReadingPath:
+    """An order in which to read a system's source. Shows itself in a notebook; as plain text it has the same words."""
+
+    def __init__(self, system: System, places: tuple[Place, ...]) -> None:
+        self.system = system
+        self.places = places
+
+    def _repr_html_(self) -> str:
+        items = "".join(
+            f"<li>{_link(self.system, place)}: {listed(map(_code, place.names))}. {_prose(place.difference)}</li>"
+            for place in self.places
+        )
+        return f"<p><b>{self.system.name} {self.system.version}</b>, in this order:</p><ol>{items}</ol>"
+
+    def __repr__(self) -> str:
+        lines = [f"{self.system.name} {self.system.version}, in this order:"]
+        for number, place in enumerate(self.places, start=1):
+            lines.append(f"  {number}. {place.file}: {listed(place.names)}. {place.difference}")
+        return "\n".join(lines)
+
+
+def reading_path(system: str) -> ReadingPath:
+    """Show the shortest way through a system's source. Raises ValueError when there is none."""
+    for each in SYSTEMS:
+        if each.name == system:
+            return ReadingPath(each, READING[each.name])
+    raise ValueError(f"no way through {system!r} is known; there are {listed(READING)}")
+
+
 def _without(elsewhere: Mapping[str, Place]) -> list[str]:
     return [system.name for system in SYSTEMS if system.name not in elsewhere]
+
+
+def _code(name: str) -> str:
+    return f"<code>{escape(name)}</code>"
+
+
+def _link(system: System, place: Place) -> str:
+    return f'<a href="{escape(system.source + place.file)}">{escape(place.file)}</a>'
 
 
 def _row(system: str, names: str, words: str) -> str:

@@ -506,6 +506,107 @@ BEYOND = (
 )
 
 
+# The shortest way through each source, for who comes from here: in this order, and what to look for.
+READING = {
+    "vLLM": (
+        Place(
+            "vllm/v1/core/kv_cache_utils.py",
+            ("KVCacheBlock", "FreeKVCacheBlockQueue", "hash_block_tokens"),
+            "A page with its count and its hash, the queue of free ones, and the hash of a block from its parent's.",
+        ),
+        Place(
+            "vllm/v1/core/block_pool.py",
+            ("BlockPool.get_new_blocks", "BlockPool.touch", "BlockPool.free_blocks"),
+            "Allocate, share, release. Look where a cached block loses its hash: that is eviction.",
+        ),
+        Place(
+            "vllm/v1/core/single_type_kv_cache_manager.py",
+            ("FullAttentionManager.find_longest_cache_hit",),
+            "The match: block after block, until one is missing.",
+        ),
+        Place(
+            "vllm/v1/core/kv_cache_manager.py",
+            ("KVCacheManager.get_computed_blocks", "KVCacheManager.allocate_slots"),
+            "Where one token at least is left to run, and the drawing of what is computed, hit, new and ahead.",
+        ),
+        Place(
+            "vllm/v1/core/sched/scheduler.py",
+            ("Scheduler.schedule", "Scheduler._preempt_request"),
+            "Read the comment at its head, then only the loop over running requests and the one over waiting ones.",
+        ),
+        Place(
+            "vllm/v1/worker/gpu/block_table.py",
+            ("BlockTables.append_block_ids", "BlockTables.compute_slot_mappings"),
+            "Ids cross to the GPU, and become flat slots.",
+        ),
+        Place(
+            "vllm/v1/attention/backends/flash_attn.py",
+            ("FlashAttentionImpl.do_kv_cache_update", "FlashAttentionImpl.forward"),
+            "Write by slot mapping, read by block table.",
+        ),
+        Place("vllm/v1/engine/core.py", ("EngineCore.step",), "And the loop that turns it all."),
+    ),
+    "nano-vllm": (
+        Place("nanovllm/engine/sequence.py", ("Sequence",), "Tokens, `block_table`, `num_cached_tokens`."),
+        Place("nanovllm/engine/block_manager.py", ("BlockManager",), "All of it. Which laws does it keep, and where?"),
+        Place("nanovllm/engine/scheduler.py", ("Scheduler.schedule", "Scheduler.postprocess"), "Two phases, a queue."),
+        Place(
+            "nanovllm/engine/model_runner.py",
+            ("ModelRunner.prepare_prefill", "ModelRunner.prepare_decode"),
+            "The slot mapping, made in Python, token by token.",
+        ),
+        Place("nanovllm/layers/attention.py", ("store_kvcache", "Attention.forward"), "Write, then read in place."),
+    ),
+    "SGLang": (
+        Place(
+            "sglang/srt/mem_cache/radix_cache.py",
+            ("RadixCache.match_prefix", "RadixCache.insert", "RadixCache.evict", "RadixCache.inc_lock_ref"),
+            "The plain tree: `TreeNode`, the split, the locks on the way to the root.",
+        ),
+        Place(
+            "sglang/srt/mem_cache/allocator/paged.py",
+            ("PagedTokenToKVPoolAllocator",),
+            "Free pages as a tensor, and slots handed out for a whole batch at once.",
+        ),
+        Place("sglang/srt/mem_cache/memory_pool.py", ("ReqToTokenPool", "MHATokenToKVPool"), "Table and bytes."),
+        Place(
+            "sglang/srt/managers/schedule_policy.py",
+            ("SchedulePolicy", "PrefillAdder"),
+            "Who comes next, and how much of it fits.",
+        ),
+        Place(
+            "sglang/srt/managers/schedule_batch.py",
+            ("Req", "ScheduleBatch.retract_decode"),
+            "A request through its life; the batch; who gives way.",
+        ),
+        Place(
+            "sglang/srt/mem_cache/unified_radix_cache.py",
+            ("UnifiedRadixCache",),
+            "Last: the tree that runs by default, for all kinds of layers and tiers.",
+        ),
+    ),
+    "transformers": (
+        Place(
+            "transformers/cache_utils.py",
+            ("DynamicLayer.update", "Cache"),
+            "The contiguous cache, and the one method that a layer of ours replaces.",
+        ),
+        Place(
+            _BATCHING + "cache_allocators/cache_allocator.py",
+            ("BlockLedger", "CacheAllocator.fork_blocks", "CacheAllocator.match_prefix_blocks"),
+            "Counts, hashes and forks in 370 lines, and the drawing of page, block and sector.",
+        ),
+        Place(
+            _BATCHING + "cache_allocators/full_attention.py",
+            ("FullAttentionCacheAllocator.update",),
+            "Write by index, read back by index.",
+        ),
+        Place(_BATCHING + "scheduler.py", ("Scheduler", "FIFOScheduler"), "The budget, in tokens and in cache."),
+        Place(_BATCHING + "continuous_api.py", ("ContinuousBatchProcessor",), "The loop."),
+    ),
+}
+
+
 def find_part(name: str) -> Part:
     """Return the part of that name. Raises ValueError, with all names, when there is none."""
     for part in (*PARTS, *BEYOND):
