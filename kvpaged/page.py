@@ -114,7 +114,7 @@ class PageStorage:
         TypeError for a wrong dtype; nothing is written then.
         """
         self._check_layer(layer)
-        slots = _as_slots(slot_mapping)
+        slots = as_slots(slot_mapping)
         self._check_rows(slots.shape[0], keys, values)
         key_pages, value_pages = self._layer_keys[layer], self._layer_values[layer]
         if not _written_by_the_kernel(slots, keys, values, key_pages, value_pages):
@@ -177,7 +177,7 @@ class PageStorage:
             raise ValueError(f"slot {slot} is named twice in slot_mapping; each token needs a slot of its own")
 
 
-def _as_slots(slot_mapping: Sequence[int] | Tensor) -> Tensor:
+def as_slots(slot_mapping: Sequence[int] | Tensor) -> Tensor:
     """The same as a contiguous int64 tensor [n]."""
     if isinstance(slot_mapping, Tensor) and slot_mapping.dtype == torch.int64 and slot_mapping.ndim == 1:
         return slot_mapping.contiguous()  # what the engine hands in, for every layer: the case that must cost little

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from kvpaged.cache import PagedKVCache
 from kvpaged.events import EventKind, EventLog
-from kvpaged.page import PageStorage, Rows
+from kvpaged.page import PageStorage, Rows, as_slots
 from kvpaged.page_table import pages_for
 from kvpaged.sequence import Sequence
 
@@ -71,11 +71,12 @@ class PoisonedStorage(PageStorage):
 
     def write(self, layer: int, slot_mapping: Listed[int] | Tensor, keys: Tensor, values: Tensor) -> None:
         """Store K and V of tokens that are reserved and not computed, in pages that their sequences own alone."""
-        slots = self._check_slots(slot_mapping)
-        pages, offsets = np.divmod(slots, self.page_size)
+        slots = as_slots(slot_mapping)
+        self._check_slots(slots)
+        pages, offsets = np.divmod(slots.numpy(), self.page_size)
         for page_id, slot in zip(pages.tolist(), offsets.tolist(), strict=True):
             self._check_write(layer, page_id, slot)
-        super().write(layer, slot_mapping, keys, values)
+        super().write(layer, slots, keys, values)
         self._computed[layer, pages, offsets] = True
 
     def copy(self, source: int, target: int, num_slots: int) -> None:
