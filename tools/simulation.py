@@ -38,6 +38,7 @@ class Episode:
         log = EventLog(recording=choose.random() < 0.1)
         self.cache = PagedKVCache(self.num_pages, self.page_size, choose.random() < 0.9, self.storage, log)
         self.pages, self.copies = fail_allocations(self.cache), fail_copies(self.cache)
+        self.num_excused = 0
         self.failing = choose.random() < 0.3
         self.salts = choose.choice([[None], [None, "a"], ["a", "b", "c"]])
         self.vocabulary = choose.choice([2, 3, 50])  # few tokens, so that prefixes meet often; or so that they part
@@ -46,6 +47,11 @@ class Episode:
         self.families: list[list[Apart]] = []  # live branches, by request
         self.numbers: dict[tuple[object, int], int] = {}
         self.counts: Counter[str] = Counter()
+
+    @property
+    def num_injected(self) -> int:
+        """Allocations and copies that were made to fail so far."""
+        return self.pages.num_fired + self.copies.num_fired
 
     def run(self, num_requests: int) -> Counter[str]:
         """Let so many requests arrive, and end; return what happened, counted."""
@@ -66,7 +72,7 @@ class Episode:
             actions = [self.decode, self.fork, self.search, self.guess, self.preempt, self.finish, self.evict]
             [action] = choose.choices(actions, weights=[40, 4, 6, 8, 4, 16, 1])
             action(family)
-        if choose.random() < 0.03:
+        if choose.random() < 0.02:
             self.check()
 
     def arrive(self) -> None:
@@ -78,7 +84,9 @@ class Episode:
         self.counts["requests"] += 1
         salt = choose.choice(self.salts)
         branch = self.begin(prompt, salt)
-        while branch is None:  # it waits until there is room, and alone it has room
+        while branch is None:  # it waits until there is room; alone it has room, unless a failure is injected
+            assert self.families or self.num_injected > self.num_excused, "a request finds no room, and it is alone"
+            self.num_excused = self.num_injected
             if self.families:
                 self.finish(choose.choice(self.families))
             branch = self.begin(prompt, salt)
@@ -122,9 +130,11 @@ class Episode:
             if not self.append(branch, self.a_token()):
                 break
         guessed = len(branch.tokens)
-        kept = self.random.randint(length, len(branch.tokens))
+        kept = self.random.randint(length, guessed)
+        if self.random.random() < 0.2:  # the user goes back to an earlier turn
+            kept = self.random.randint(1, length)
         if self.random.random() < 0.5:
-            self.write(branch, len(branch.tokens))  # all were computed, and only then some found wrong
+            self.write(branch, guessed)  # all were computed, and only then some found wrong
         branch.sequence.truncate(kept)
         del branch.tokens[kept:], branch.paths[kept:]
         self.compute(branch)
@@ -248,9 +258,6 @@ class Episode:
         assert self.cache.sequences == {branch.sequence for branch in branches}
         for branch in branches:
             self.read(branch)
-        if self.cache.events.recording:
-            replay = Replay(self.page_size).apply_all(self.cache.events)
-            assert replay.num_used == self.cache.pool.num_used
         self.counts["checks"] += 1
 
     def end(self) -> None:
@@ -260,11 +267,15 @@ class Episode:
             self.leave(family)
         self.cache.check()
         pool, prefix = self.cache.pool, self.cache.prefix
+        if self.cache.events.recording:
+            replay = Replay(self.page_size).apply_all(self.cache.events)
+            assert replay.cached == {node.page_id: len(node.tokens) for node in prefix.nodes()}
+            assert not replay.tables
         assert pool.num_used == len(prefix), "somebody still owns pages"
         prefix.clear()
         assert pool.num_free == self.num_pages, f"{pool.num_used} pages never came back"
         self.counts["copies"] += self.storage.num_copied
-        self.counts["failures injected"] += self.pages.num_fired + self.copies.num_fired
+        self.counts["failures injected"] += self.num_injected
 
 
 class SimulationFailed(AssertionError):
