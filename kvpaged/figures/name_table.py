@@ -7,12 +7,16 @@ from html import escape
 from kvpaged.figures.language import listed
 from kvpaged.lab.name_map import READING, SYSTEMS, Part, Place, System, find_part
 
+# Roles are spelled out: a table whose rows are stacked on a phone would not be one for a screen reader otherwise.
 _STYLE = (
-    ".kvn{width:100%;table-layout:fixed;border-collapse:collapse;font-size:.875rem;line-height:1.4}"
-    ".kvn caption{caption-side:top;text-align:left;padding:0 0 .5em;color:inherit}"
-    ".kvn :is(th,td){width:58%;padding:.5em .6em .5em 0;border-top:1px solid var(--pst-color-border,#b5b5b5);"
-    "text-align:left!important;vertical-align:top;white-space:normal;overflow-wrap:anywhere;background:none}"
-    ".kvn th{width:42%;font-weight:400}.kvn code{font-size:.8125rem}"
+    ".kvn.kvn{display:table;table-layout:fixed!important;width:100%;margin:.5em 0;border-collapse:collapse;"
+    "font-size:.875rem;line-height:1.45}"
+    ".kvn caption{caption-side:top;padding:0 0 .5em;text-align:left;color:inherit}"
+    ".kvn.kvn :is(th,td){padding:.5em 1em .5em 0;border:0;border-top:1px solid var(--pst-color-border,#b5b5b5);"
+    "text-align:left!important;vertical-align:top;white-space:normal;overflow-wrap:anywhere}"
+    ".kvn.kvn th{width:42%;font-weight:400}.kvn code{font-size:.8125rem}"
+    "@media(max-width:600px){.kvn.kvn :is(th,td){display:block;width:100%;padding-right:0}"
+    ".kvn.kvn td{padding-top:0;border-top:0}}"
 )
 
 
@@ -32,7 +36,9 @@ class NameTable:
         title = f"<b>{escape(name[0].upper() + name[1:])}</b>" + ("" if ours else f": {_prose(does)}")
         missing = _without(elsewhere)
         title += f" None was found in {listed(missing)}." if missing else ""
-        return f'<style>{_STYLE}</style><table class="kvn"><caption>{title}</caption>{"".join(rows)}</table>'
+        return (
+            f'<style>{_STYLE}</style><table class="kvn" role="table"><caption>{title}</caption>{"".join(rows)}</table>'
+        )
 
     def __repr__(self) -> str:
         name, ours, does, elsewhere = self.part
@@ -93,7 +99,8 @@ def _link(system: System, place: Place) -> str:
 
 
 def _row(system: str, names: str, words: str) -> str:
-    return f'<tr><th scope="row"><b>{system}</b>{names}</th><td>{_prose(words)}</td></tr>'
+    head = f'<th scope="row" role="rowheader"><b>{system}</b>{names}</th>'
+    return f'<tr role="row">{head}<td role="cell">{_prose(words)}</td></tr>'
 
 
 def _prose(words: str) -> str:

@@ -395,7 +395,7 @@ BEYOND = (
     Part(
         "tensor parallelism",
         (),
-        "Each GPU has some of the kv heads of every page. One scheduler decides, and page ids mean the same on all.",
+        "Each GPU has some of the kv heads of every page. The bookkeeping is one, and page ids mean the same on all.",
         {
             "vLLM": Place(
                 "vllm/model_executor/layers/linear.py",
