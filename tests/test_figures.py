@@ -31,7 +31,7 @@ from kvpaged.figures import (
 )
 from kvpaged.figures.chart import written
 from kvpaged.figures.language import COLOURS, listed, owner_colour, owner_name, ranges
-from kvpaged.figures.svg import shortened
+from kvpaged.figures.svg import shortened, text_width
 from kvpaged.lab.contiguous import ContiguousAllocator
 
 WORDS = "Ada hid the coin in the attic . Bo hid the map under the bed <&>".split()
@@ -293,7 +293,10 @@ def test_the_map_of_the_first_and_of_the_last_room_leaves_out_what_is_not_there(
 
 def test_a_text_that_does_not_fit_is_cut_visibly():
     assert shortened("attic", 100) == "attic"
-    assert shortened("attic", 30) == "att…"
+    cut = shortened("in the attic", 40)
+    assert cut.endswith("…")
+    assert "in the attic".startswith(cut[:-1])
+    assert text_width(cut) <= 40 < text_width("in the attic"[: len(cut)] + "…")
     assert shortened("attic", 1) == "…"
 
 

@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kvpaged.model import Decoder, load_model, load_tokenizer
-from kvpaged.model import evaluate_recall, train_recall
+from kvpaged.model import Decoder, evaluate_recall, load_model, load_tokenizer, train_recall
 from kvpaged.model.batch_cache import BatchCache, batch_logits
 from kvpaged.model.evaluate_recall import continue_stories, judge
 from kvpaged.model.induction import LOOK_BACK, lay_induction_head

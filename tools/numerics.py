@@ -28,12 +28,12 @@ from kvpaged.attention import (
 from kvpaged.page import PageStorage
 from kvpaged.page_table import PageTable, pages_for
 
-# How far float32 may be from float64. Attention averages values, so the largest of them is the measure.
+# How far float32 may be from float64, as a share of the largest value that attention averaged (of 1 at least).
 TOLERANCE = 1e-6
 LAYER = 1
 PAGE_SIZES = (1, 2, 3, 4, 5, 8, 16, 17, 32, 64)
 HEAD_DIMS = (4, 8, 16, 20, 32, 48, 64, 80, 128)
-LONGEST, LONGEST_QUERY = 300, 32
+LONGEST, LONGEST_QUERY = 300, 32  # tokens
 
 
 @dataclass
@@ -126,64 +126,64 @@ class Findings:
     worst: dict[str, float]
     counts: Counter[str]
 
-    def error(self, form: str, output: Tensor, exact: Tensor, configuration: Configuration) -> None:
-        """Take a result in; AssertionError names the configuration if it is too far from the exact one."""
-        difference = float((output.double() - exact).abs().max())
-        assert difference <= TOLERANCE, f"{form} is {difference:.2e} from float64 in {configuration}{_again(configuration)}"
-        self.worst[form] = max(self.worst.get(form, 0.0), difference)
-
-
-def _again(configuration: Configuration) -> str:
-    return f"; again: python tools/numerics.py --first {configuration.number} --configurations 1"
-
-
-def _same(one: Tensor, other: Tensor, what: str, configuration: Configuration) -> None:
-    assert torch.equal(one, other), f"{what} differ in {configuration}{_again(configuration)}"
-
 
 def check(numbers: range) -> Iterator[Findings]:
-    """Check these configurations; yield the findings so far after each. AssertionError names the first that fails."""
+    """Check these configurations; yield the findings, which grow, after each. AssertionError names the first that fails."""
     findings = Findings({}, Counter())
     for number in numbers:
         configuration = Configuration(number)
-        for sequence in configuration.sequences:
-            _check_sequence(configuration, sequence, findings)
-        for backend in _backends(configuration):
-            _check_batch(configuration, backend, findings)
+        again = f"{configuration}; again: python tools/numerics.py --first {number} --configurations 1"
+        for form, difference in _differences(configuration, again):
+            assert difference <= TOLERANCE, f"{form} is {difference:.2e} from float64 in {again}"
+            findings.worst[form] = max(findings.worst.get(form, 0.0), difference)
         _count(configuration, findings.counts)
         yield findings
 
 
-def _check_sequence(configuration: Configuration, sequence: Sequence, findings: Findings) -> None:
-    """Several queries at once: the gathered form is the contiguous one, bit for bit, and each form is near float64."""
-    table, keys, values, storage = sequence.table, sequence.keys, sequence.values, configuration.storage
-    for q_len in sorted({1, 1 + int(configuration.share_of_queries * (min(len(table), 64) - 1)), min(len(table), 64)}):
-        query = configuration.query(q_len)
-        exact = naive_attention(query.double(), keys.double(), values.double())
-        contiguous = contiguous_attention(query, keys, values)
-        gathered = paged_attention(query, storage, table, LAYER, backend="gather")
-        _same(gathered, contiguous, "the gathered and the contiguous form", configuration)
-        findings.error("gathered, contiguous", gathered, exact, configuration)
-        findings.error("naive", naive_attention(query, keys, values), exact, configuration)
-        findings.error("streaming", streaming_attention(query, storage, table, LAYER), exact, configuration)
+def _differences(configuration: Configuration, again: str) -> Iterator[tuple[str, float]]:
+    """The difference of each form from float64, for each sequence; AssertionError if bits differ that must not."""
+    for sequence, q_len in zip(configuration.sequences, configuration.query_lens, strict=True):
+        yield from _prefill(configuration, sequence, q_len, again)
+    for backend in _backends(configuration):
+        yield from _decode(configuration, backend, again)
 
 
-def _check_batch(configuration: Configuration, backend: Backend, findings: Findings) -> None:
+def _prefill(configuration: Configuration, sequence: Sequence, q_len: int, again: str) -> Iterator[tuple[str, float]]:
+    """The last `q_len` tokens at once: the gathered form is the contiguous one, bit for bit."""
+    storage, table, keys, values = configuration.storage, sequence.table, sequence.keys, sequence.values
+    query = configuration.query(q_len)
+    gathered = paged_attention(query, storage, table, LAYER, backend="gather")
+    contiguous = contiguous_attention(query, keys, values)
+    assert torch.equal(gathered, contiguous), f"the gathered and the contiguous form differ in {again}"
+    outputs = {
+        "gathered": gathered,
+        "naive": naive_attention(query, keys, values),
+        "streaming": streaming_attention(query, storage, table, LAYER),
+    }
+    exact = naive_attention(query.double(), keys.double(), values.double())
+    for form, output in outputs.items():
+        yield form, _difference(output, exact, values)
+
+
+def _decode(configuration: Configuration, backend: Backend, again: str) -> Iterator[tuple[str, float]]:
     """One query each: a sequence gets the same bits in the batch, in another order, and alone."""
     storage, order = configuration.storage, configuration.order
     page_tables, seq_lens = configuration.page_tables, configuration.seq_lens
     query = configuration.query(len(seq_lens))
     together = paged_attention_decode(query, storage, page_tables, seq_lens, LAYER, backend)
     shuffled = paged_attention_decode(query[order], storage, page_tables[order], seq_lens[order], LAYER, backend)
-    _same(shuffled, together[order], f"{backend}: a batch and the same in another order", configuration)
+    assert torch.equal(shuffled, together[order]), f"{backend}: the order of a batch makes a difference in {again}"
     for row, sequence in enumerate(configuration.sequences):
         one = slice(row, row + 1)
-        # Alone, and without the padding that the others' lengths brought.
-        pages = page_tables[one, : len(sequence.table.page_ids)]
+        pages = page_tables[one, : len(sequence.table.page_ids)]  # without the padding that the others brought
         alone = paged_attention_decode(query[one], storage, pages, seq_lens[one], LAYER, backend)
-        _same(together[one], alone, f"{backend}: a sequence in a batch and alone", configuration)
+        assert torch.equal(together[one], alone), f"{backend}: sequence {row} alone gets other bits in {again}"
         exact = naive_attention(query[one].double(), sequence.keys.double(), sequence.values.double())
-        findings.error(f"decode, {backend}", alone, exact, configuration)
+        yield f"decode, {backend}", _difference(alone, exact, sequence.values)
+
+
+def _difference(output: Tensor, exact: Tensor, values: Tensor) -> float:
+    return float((output.double() - exact).abs().max() / values.abs().max().clamp(min=1))
 
 
 def _backends(configuration: Configuration) -> tuple[Backend, ...]:
@@ -209,12 +209,11 @@ def main(
     """Check attention on pages over random configurations, and print the largest differences from float64."""
     torch.set_num_threads(1)
     numbers = range(first, first + configurations)
-    for findings in tqdm(check(numbers), total=len(numbers), unit="configuration"):
-        pass
+    *_, findings = tqdm(check(numbers), total=len(numbers), unit="configuration")
     for name, count in findings.counts.items():
         print(f"{count:8,} {name}")
     for form, difference in findings.worst.items():
-        print(f"{difference:8.1e} largest difference from float64: {form}")
+        print(f"{difference:8.1e} largest difference from float64, as a share of the largest value: {form}")
 
 
 if __name__ == "__main__":
