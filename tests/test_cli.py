@@ -1,17 +1,21 @@
 """The command line: what it prints, what it refuses, and that it teaches."""
 
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from rich.console import Console
+from rich.live import Live
 
 from kvpaged import PagedKVCache
 from kvpaged.cli import main
+from kvpaged.cli.compare import _Paged
 from kvpaged.cli.page_map import page_map
 from kvpaged.lab.workload import stories
+from kvpaged.model import load_model
 from kvpaged.model.recall_text import ask, make_story
 
 STORY = make_story(3, seed=1)
@@ -154,6 +158,75 @@ def test_help_teaches(capsys: pytest.CaptureFixture[str], command: str) -> None:
     assert code == 0
     assert "page" in out
     assert "Slots in a page" in out
+
+
+def test_in_a_terminal_generate_shows_the_pages_while_it_runs_and_leaves_the_texts(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("TERM", "dumb")  # no colours, no moving cursor: the text alone
+    code, out, _ = run(capsys, "generate", PROMPT, PROMPT, "--max-tokens", "4", "--num-pages", "32")
+    out = out.replace(" \n", " ").replace("\n", " ")  # a narrow terminal breaks lines
+    assert code == 0
+    assert out.count(PROMPT + ANSWER) == 2
+    assert "8 tokens in 5 steps" in out
+    assert "of 32 pages at the peak, 0 preemptions." in out
+
+
+def test_in_a_terminal_serve_sim_shows_the_queue_and_the_pool(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    views: list[object] = []
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setattr(Live, "update", lambda live, view: views.append(view))
+    arguments = ["--requests", "3", "--rate", "4", "--num-pages", "40", "--max-tokens", "3", "--stories", "1"]
+    code, out, _ = run(capsys, "serve-sim", *arguments)
+    assert code == 0
+    assert "Served" in out
+    console = Console(width=200)
+    with console.capture() as capture:
+        console.print(views[-1])
+    shown = capture.get()
+    assert "waiting" in shown
+    assert "of 3 finished" in shown
+    assert "queue" in shown
+    assert "░ cached only" in shown
+
+
+def test_an_interrupt_ends_a_command_with_the_shells_code(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("kvpaged.engine.Engine.generate", interrupted)
+    assert run(capsys, "generate", PROMPT) == (130, "", "")
+
+
+def test_compare_fails_and_says_so_when_one_way_gives_other_tokens(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = _Paged.compute
+    monkeypatch.setattr(_Paged, "compute", lambda way, tokens: -honest(way, tokens))
+    code, out, _ = run(capsys, "compare", "--prompt", PROMPT, "--max-tokens", "2", "--branches", "1")
+    assert code == 1
+    assert "The tokens differ." in out
+
+
+def test_compare_needs_a_tokenizer(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load_model("recall")
+    model.checkpoint = None
+    monkeypatch.setattr("kvpaged.model.load_model", lambda _: model)
+    code, _, err = run(capsys, "compare", "--prompt", PROMPT)
+    assert (code, err) == (2, "error: the model has no tokenizer\n")
+
+
+def test_the_package_runs_as_a_module(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["kvpaged", "--help"])
+    with pytest.raises(SystemExit) as exit_info:
+        runpy.run_module("kvpaged", run_name="__main__")
+    assert exit_info.value.code == 0
+    assert "Paged KV caching, to try out" in capsys.readouterr().out
 
 
 def test_help_comes_without_loading_torch() -> None:

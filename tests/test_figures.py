@@ -5,6 +5,7 @@ import subprocess
 import sys
 from html import unescape
 from itertools import pairwise
+from shutil import which
 from textwrap import dedent
 from types import SimpleNamespace
 
@@ -28,7 +29,9 @@ from kvpaged.figures import (
     table_arrows,
     text_on_pages,
 )
+from kvpaged.figures.chart import written
 from kvpaged.figures.language import COLOURS, listed, owner_colour, owner_name, ranges
+from kvpaged.figures.svg import shortened, text_width
 from kvpaged.lab.contiguous import ContiguousAllocator
 
 WORDS = "Ada hid the coin in the attic . Bo hid the map under the bed <&>".split()
@@ -261,6 +264,79 @@ def test_a_picture_is_written_as_a_file_of_its_own(tmp_path):
     assert (tmp_path / "map.svg").read_text(encoding="utf-8").startswith('<svg xmlns="http://www.w3.org/2000/svg"')
     with pytest.raises(ValueError, match=r"map\.gif"):
         system_map().write(tmp_path / "map.gif")
+
+
+@pytest.mark.skipif(not (which("chromium") or which("google-chrome")), reason="needs Chromium")
+def test_a_picture_is_photographed_at_twice_its_size(tmp_path):
+    picture = system_map()
+    picture.write(tmp_path / "map.png")
+    header = (tmp_path / "map.png").read_bytes()[:24]
+    assert header.startswith(b"\x89PNG")
+    width, height = (int.from_bytes(header[start : start + 4]) for start in (16, 20))
+    assert (width, height) == (2 * picture.width, 2 * picture.height)
+
+
+def test_without_chromium_a_photograph_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    with pytest.raises(RuntimeError, match=r"no Chromium found to write map\.png; install it, or write an \.svg file"):
+        system_map().write(tmp_path / "map.png")
+    assert not (tmp_path / "map.png").exists()
+
+
+def test_the_map_of_the_first_and_of_the_last_room_leaves_out_what_is_not_there():
+    first, last = repr(system_map(1)), repr(system_map(13))
+    assert "To come:" in first
+    assert "Built already:" not in first
+    assert "Built already:" in last
+    assert "To come:" not in last
+
+
+def test_a_text_that_does_not_fit_is_cut_visibly():
+    assert shortened("attic", 100) == "attic"
+    cut = shortened("in the attic", 40)
+    assert cut.endswith("…")
+    assert "in the attic".startswith(cut[:-1])
+    assert text_width(cut) <= 40 < text_width("in the attic"[: len(cut)] + "…")
+    assert shortened("attic", 1) == "…"
+
+
+def test_arrows_into_a_bare_pool_show_the_pages_that_nobody_listed_maps():
+    pool = PagePool(4)
+    table = PageTable(4, pool.allocate_many(2), 7)
+    pool.allocate()
+    shown = repr(table_arrows([table], pool))
+    assert "logical page 0 to page 0, 1 to page 1" in shown
+    assert "2 other pages of the pool are shown below." in shown
+
+
+def test_memory_over_time_shows_a_series_only_where_there_is_something_to_show():
+    cache = PagedKVCache(8, 4, events=EventLog())
+    cache.sequence(range(5))
+    alone = repr(memory_chart(memory_over_time(cache.events, 4)))
+    assert "in use" in alone
+    assert "shared" not in alone
+    assert "prefix cache" not in alone
+    named = repr(memory_chart({"mine": [1, 2, 3]}, x_label="steps"))
+    assert named.startswith("1 line of pages over steps. mine:")
+
+
+def test_a_strip_writes_no_name_where_there_is_no_room():
+    strip = ContiguousAllocator(4096)
+    strip.allocate("B", 1)
+    strip.allocate("C", 4094)
+    drawn = contiguous_map(strip, used={"B": 1})._repr_html_()
+    assert ">C<" in drawn
+    assert ">B<" not in drawn
+    assert ">1<" not in drawn
+
+
+def test_billions_are_written_briefly():
+    assert [written(2.5e9, " B"), written(3.2e6, " B"), written(1500), written(0.25, "%")] == [
+        "2.5 GB",
+        "3.2 MB",
+        "1,500",
+        "0.25%",
+    ]
 
 
 def test_line_charts_carry_names_round_ticks_and_extremes():

@@ -45,10 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _refuse(f"{error.filename}: {error.strerror}" if error.strerror else str(error))
     except (ValueError, OutOfPages) as error:
         _refuse(str(error))
-    except (KeyboardInterrupt, typer.Abort):
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
-    sys.exit(code or 0)
+    sys.exit(code or 0)  # 130 after an interrupt: typer sees to that
 
 
 def _refuse(message: str) -> None:

@@ -25,6 +25,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("checkpoint", nargs="?", default="recall")
     parser.add_argument("--questions", type=int, default=1000, help="for each length of context")
+    parser.add_argument("--stories", type=int, default=100, help="to continue, for each length and temperature")
+    parser.add_argument("--tokens", type=int, default=100, help="of each continuation")
     options = parser.parse_args()
     torch.set_num_threads(1)  # one order of summation: the same figures every time
     model, tokenizer = load_model(options.checkpoint), load_tokenizer(options.checkpoint)
@@ -33,9 +35,9 @@ def main() -> None:
         print(f"{num_facts:3} facts, {8 * num_facts + 5:4} tokens: {right} of {options.questions} right", flush=True)
     for temperature in (0.0, 0.7, 1.0):
         for num_facts in (4, 16, 62, 91):
-            stories = [make_story(num_facts, 1, seed, kinds=["looks"]) for seed in range(100)]
-            print(f"{num_facts:3} facts, then 100 tokens at temperature {temperature}: ", end="")
-            print(judge(stories, continue_stories(model, tokenizer, stories, 100, temperature)), flush=True)
+            stories = [make_story(num_facts, 1, seed, kinds=["looks"]) for seed in range(options.stories)]
+            print(f"{num_facts:3} facts, then {options.tokens} tokens at temperature {temperature}: ", end="")
+            print(judge(stories, continue_stories(model, tokenizer, stories, options.tokens, temperature)), flush=True)
 
 
 def count_right(model: Decoder, tokenizer: Tokenizer, num_facts: int, num_questions: int, first_seed: int = 0) -> int:
