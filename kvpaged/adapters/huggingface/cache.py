@@ -212,7 +212,8 @@ class PagedCache(Cache):
 
     def _compute_common(self, texts: list[tuple[int, ...]], cache_salt: Hashable) -> None:
         """Compute what all prompts begin with and leave it to the prefix cache, if it fills a page and is not known."""
-        common = min(texts)[: common_prefix(pack(min(texts)), pack(max(texts)))]
+        length = common_prefix(pack(min(texts)), pack(max(texts)))
+        common = texts[0][: min(length, *(len(text) - 1 for text in texts))]  # one token of each must be left to run
         known = self.memory.prefix.match(common, cache_salt).num_tokens
         if not self.memory.prefix_caching or len(common) < self.memory.page_size or known == len(common):
             return

@@ -45,7 +45,8 @@ def check_layout(
     if attention_mask is None and position_ids is None and padding.any():
         raise ValueError("some rows are padded: give the model attention_mask and position_ids, as generate does")
     if attention_mask is not None and (
-        attention_mask.shape != shape or (attention_mask.count_nonzero(dim=1) != shape[1] - padding).any()
+        attention_mask.shape != shape
+        or (attention_mask.count_nonzero(dim=1) != (shape[1] - padding).clamp(min=0)).any()
     ):
         raise ValueError(
             f"attention_mask of shape {tuple(attention_mask.shape)} is not that of {shape[0]} rows of {shape[1]} "
