@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from kvpaged.adapters.huggingface.attention import NO_MASK
+from kvpaged.adapters.huggingface.attention import NAME, NO_MASK
 from kvpaged.adapters.huggingface.shape import shape_of
 from kvpaged.model import Attend
 
@@ -39,6 +39,10 @@ class HuggingFaceModel:
 
         tokens, positions: int64 [n]. To the model they are one row of a batch; `attend` keeps the sequences apart.
         """
+        attention = self.model.config._attn_implementation
+        if attention != NAME:
+            remedy = f"call model.set_attn_implementation({NAME!r})"
+            raise RuntimeError(f"the model's attention is {attention!r}, which cannot read pages: {remedy}")
         wanted = {} if logits_at is None or not self._keeps_wanted_logits else {"logits_to_keep": logits_at}
         output = self.model(
             input_ids=tokens[None],
