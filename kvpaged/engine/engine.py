@@ -25,7 +25,7 @@ from kvpaged.engine.sampler import Draw, draw, likeliest, logprobs_of, uniform
 from kvpaged.engine.sampling import BeamSearchParams, Params, SamplingParams
 from kvpaged.engine.scheduler import Scheduler
 from kvpaged.events import EventLog
-from kvpaged.model import Decoder, load_tokenizer
+from kvpaged.model import LanguageModel, load_tokenizer
 from kvpaged.model.compute import open_storage
 from kvpaged.page import PageStorage
 from kvpaged.page_table import pages_for
@@ -48,7 +48,7 @@ class Engine:
 
     def __init__(
         self,
-        model: Decoder,
+        model: LanguageModel,
         num_pages: int = 256,
         page_size: int = 16,
         *,
@@ -327,7 +327,7 @@ class Engine:
         request = branch.request
         if token in request.stop_tokens:
             branch.finish_reason = "stop"
-            branch.stop_reason = token if token != self.model.config.eos_token_id else None
+            branch.stop_reason = token if token not in self.model.config.eos_token_ids else None
         elif params.stop and branch.detokenizer and (found := branch.detokenizer.extend(branch.output)):
             branch.finish_reason, branch.stop_reason = "stop", found
         elif len(branch.output) == request.max_tokens:
