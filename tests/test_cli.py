@@ -216,7 +216,7 @@ def test_compare_fails_and_says_so_when_one_way_gives_other_tokens(
 def test_compare_needs_a_tokenizer(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     model = load_model("recall")
     model.checkpoint = None
-    monkeypatch.setattr("kvpaged.model.load_model", lambda _: model)
+    monkeypatch.setattr("kvpaged.model.loading.load_model", lambda _: model)
     code, _, err = run(capsys, "compare", "--prompt", PROMPT)
     assert (code, err) == (2, "error: the model has no tokenizer\n")
 
