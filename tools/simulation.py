@@ -256,8 +256,12 @@ class Episode:
         self.cache.check()
         branches = [branch for family in self.families for branch in family]
         assert self.cache.sequences == {branch.sequence for branch in branches}
+        tenant: dict[int, object] = {}
         for branch in branches:
             self.read(branch)
+            salt = branch.sequence.cache_salt
+            for page_id in branch.sequence.table.page_ids:
+                assert tenant.setdefault(page_id, salt) == salt, f"page {page_id} belongs to two tenants"
         self.counts["checks"] += 1
 
     def end(self) -> None:
