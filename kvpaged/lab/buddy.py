@@ -10,8 +10,8 @@ class BuddyAllocator:
     """A strip of slots in which each owner holds one run, whose length is a power of two and divides its start.
 
     A request is rounded up. A run is cut from the smallest free one that is long enough, by halving; when it comes back
-    it is joined with its buddy, the other half, if that is free too, and so on (Knowlton 1965; Wilson et al. 1995,
-    section 3.7). So what is free is always in as few runs as these rules allow.
+    it is joined with its buddy, the other half, if that is free too, and so on (Knowlton 1965; Wilson et al. 1995).
+    So what is free is always in as few runs as these rules allow.
     """
 
     def __init__(self, num_slots: int) -> None:
