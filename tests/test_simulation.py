@@ -27,7 +27,7 @@ def test_five_thousand_requests_through_the_bookkeeping_go_right() -> None:
     counts = quick_set()
     assert counts["requests"] == 5_000
     # Nothing that could go wrong was left out.
-    for what in ("forks", "copies", "guesses taken back", "preempted", "cancelled", "failures injected"):
+    for what in ("forks", "slots copied", "guesses taken back", "preempted", "cancelled", "failures injected"):
         assert counts[what] > 100, what
     for what in ("begin: OutOfPages", "append: OutOfPages", "begin: InjectedError", "append: InjectedError"):
         assert counts[what] > 10, what

@@ -20,7 +20,7 @@ import typer
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # as in the tests: sums come out the same to the last digit
 
-app = typer.Typer(add_completion=False, help="The checks that take too long for every day; all of them, if none is named.")
+app = typer.Typer(add_completion=False, help="The long checks: all of them, if none is named.")
 Requests = Annotated[int, typer.Option(help="How many requests, in all.")]
 Seed = Annotated[int | None, typer.Option(help="Run the one episode of this seed.")]
 First = Annotated[int, typer.Option(help="The seed of the first episode.")]
