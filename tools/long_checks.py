@@ -9,6 +9,7 @@ Each prints what it did. A failure prints the one line that does it again. Name 
 
 import os
 import platform
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -17,6 +18,8 @@ from importlib.metadata import version
 from typing import Annotated
 
 import typer
+
+from simulation import SimulationFailed, simulate
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # as in the tests: sums come out the same to the last digit
 
@@ -41,8 +44,6 @@ def everything(context: typer.Context, first: First = 0) -> None:
 @app.command()
 def cache(requests: Requests = 1_000_000, seed: Seed = None, first: First = 0) -> None:
     """Requests through the bookkeeping, against a model that keeps every sequence apart."""
-    from simulation import simulate
-
     _episodes("cache", simulate, requests, CACHE_EPISODE, seed, first)
 
 
@@ -81,7 +82,13 @@ def _episodes(
     seeds = range(first, first + -(-requests // length)) if seed is None else [seed]
     counts: Counter[str] = Counter()
     for number in seeds:
-        counts += run(number, length if seed is None else requests)
+        try:
+            counts += run(number, length if seed is None else requests)
+        except SimulationFailed as failure:
+            print(failure, file=sys.stderr)  # in one line, to be run again
+            if seed is not None:
+                raise  # and once it is, with all that led there
+            raise typer.Exit(code=1) from None
     print(f"{name}: seeds {seeds[0]} to {seeds[-1]}, {time.perf_counter() - started:.0f} s, nothing wrong", flush=True)
     for what, count in sorted(counts.items()):
         print(f"  {count:15,} {what}", flush=True)
