@@ -237,19 +237,43 @@ def served(num_pages: int, *requests: tuple[list[int], Params], **options: int) 
     return lambda: (Engine(MODEL, num_pages, 4, poisoned=True, **options), requests)
 
 
-BYSTANDER = (TOKENS[8:15], greedy(9))
+BYSTANDER = (TOKENS[8:15], greedy(7))
 ENGINES = {
     "prefill": served(32, BYSTANDER, (QUESTION, greedy(1)), max_batched_tokens=9),
     "append": served(32, BYSTANDER, (QUESTION, greedy(9))),
     "fork and write": served(32, BYSTANDER, (TOKENS[:14], SamplingParams(n=3, seed=0, max_tokens=6, ignore_eos=True))),
     "match and extend": served(32, (TOKENS, greedy(6)), (TOKENS, greedy(2)), (TOKENS[:14], greedy(7)), max_running=1),
     "speculative step": served(32, BYSTANDER, ([*TOKENS, *TOKENS[:4]], greedy(9)), num_speculative_tokens=5),
-    "preempt and resume": served(8, BYSTANDER, (TOKENS[:15], greedy(12)), (TOKENS[4:17], greedy(9))),
+    "guesses beside forks": served(
+        32,
+        ([*TOKENS, *TOKENS[:4]], greedy(9)),
+        (TOKENS[:14], SamplingParams(n=3, seed=0, max_tokens=6, ignore_eos=True)),
+        num_speculative_tokens=5,
+    ),
+    "preempt and resume": served(6, BYSTANDER, (TOKENS[:15], greedy(7)), (TOKENS[4:15], greedy(6))),
     "beam search": served(32, BYSTANDER, (TOKENS[:14], BeamSearchParams(beam_width=3, max_tokens=5, ignore_eos=True))),
     "beams that are preempted": served(
         8, BYSTANDER, (TOKENS[:12], BeamSearchParams(beam_width=3, max_tokens=5, ignore_eos=True))
     ),
 }
+
+
+def test_the_engines_do_what_their_names_say() -> None:
+    happened = {}
+    for name, opened in ENGINES.items():
+        engine, requests = opened()
+        run_to_the_end(engine, requests, name)
+        happened[name] = engine.metrics()
+    assert happened["prefill"].steps > happened["prefill"].requests_finished + 2
+    assert happened["fork and write"].copies > 0
+    assert happened["match and extend"].cached_tokens > 0
+    assert happened["speculative step"].draft_tokens > happened["speculative step"].accepted_tokens > 0
+    assert happened["guesses beside forks"].draft_tokens > 0
+    assert happened["guesses beside forks"].copies > 0
+    assert happened["preempt and resume"].preemptions > 0
+    assert happened["preempt and resume"].recovered_tokens > 0
+    assert happened["beam search"].copies > 0
+    assert happened["beams that are preempted"].preemptions > 0
 
 
 @functools.cache
@@ -306,7 +330,9 @@ def test_every_page_allocation_fails_once_beside_a_request_that_is_cancelled(nam
     assert until_nothing_fails(run) >= 8
 
 
-@pytest.mark.parametrize("name", ["fork and write", "match and extend", "beam search", "beams that are preempted"])
+@pytest.mark.parametrize(
+    "name", ["fork and write", "guesses beside forks", "match and extend", "beam search", "beams that are preempted"]
+)
 def test_every_copy_of_a_page_in_an_engine_fails_once_and_the_step_can_be_run_again(name: str) -> None:
     def run(at: int) -> bool:
         engine, requests = ENGINES[name]()

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable
 
 import pytest
+from typer.testing import CliRunner
 
 from engine_simulation import simulate_engine
 from kvpaged.page_pool import PagePool
@@ -12,6 +13,7 @@ from kvpaged.page_table import pages_for
 from kvpaged.prefix_cache import PrefixCache, PrefixMatch
 from kvpaged.sequence import Sequence
 from kvpaged.tokens import TOKEN_BYTES
+from long_checks import app
 from simulation import SimulationFailed, simulate
 from slot_storage import SlotStorage
 from traffic import cache_traffic, engine_traffic
@@ -27,7 +29,7 @@ def test_five_thousand_requests_through_the_bookkeeping_go_right() -> None:
     counts = quick_set()
     assert counts["requests"] == 5_000
     # Nothing that could go wrong was left out.
-    for what in ("forks", "copies", "guesses taken back", "preempted", "cancelled", "failures injected"):
+    for what in ("forks", "slots copied", "guesses taken back", "preempted", "cancelled", "failures injected"):
         assert counts[what] > 100, what
     for what in ("begin: OutOfPages", "append: OutOfPages", "begin: InjectedError", "append: InjectedError"):
         assert counts[what] > 10, what
@@ -205,6 +207,20 @@ def test_the_quick_set_catches_a_planted_bug_and_says_how_to_see_it_again(
     with pytest.raises(SimulationFailed) as again:
         simulate(int(seed), int(requests))
     assert str(again.value) == said
+
+
+def test_the_command_says_a_failure_in_one_line_and_what_it_did_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    command = CliRunner()
+    right = command.invoke(app, ["cache", "--requests", "200", "--first", "7"])
+    assert right.exit_code == 0
+    assert right.stdout.startswith("cache: seeds 7 to 8, ")
+    assert "200 requests" in right.stdout
+    skip_the_copy(monkeypatch.setattr)
+    wrong = command.invoke(app, ["cache", "--requests", "200"])
+    assert wrong.exit_code == 1
+    assert re.fullmatch(r"python tools/long_checks.py cache --seed 0 --requests 100  # .+\n", wrong.stderr)
+    with pytest.raises(SimulationFailed):  # and the whole story, when it is run again
+        command.invoke(app, ["cache", "--seed", "0"], catch_exceptions=False)
 
 
 def test_the_simulation_of_the_engine_says_how_to_see_a_failure_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -96,8 +96,8 @@ class EngineEpisode:
                 engine.step()
             except InjectedError:
                 self.counts["steps failed"] += 1
-            idle = 0 if len(engine.history) > steps else idle + 1
-            assert idle < 10 or not engine.num_unfinished, "requests wait, and nothing happens"
+            idle = 0 if len(engine.history) > steps or not engine.num_unfinished else idle + 1
+            assert idle < 10, "requests wait, and nothing happens"
             if choose.random() < 0.2:
                 engine.cache.check()
         self.end()

@@ -278,7 +278,7 @@ class Episode:
         assert pool.num_used == len(prefix), "somebody still owns pages"
         prefix.clear()
         assert pool.num_free == self.num_pages, f"{pool.num_used} pages never came back"
-        self.counts["copies"] += self.storage.num_copied
+        self.counts["slots copied"] += self.storage.num_copied
         self.counts["failures injected"] += self.num_injected
 
 
