@@ -2,6 +2,6 @@
 
 from kvpaged.model.config import ModelConfig
 from kvpaged.model.decoder import Attend, Decoder
-from kvpaged.model.loading import load_model, load_tokenizer
+from kvpaged.model.loading import check_tokenizer, load_model, load_tokenizer
 
-__all__ = ["Attend", "Decoder", "ModelConfig", "load_model", "load_tokenizer"]
+__all__ = ["Attend", "Decoder", "ModelConfig", "check_tokenizer", "load_model", "load_tokenizer"]

@@ -37,6 +37,8 @@ def load_model(name_or_path: str | Path, dtype: torch.dtype = torch.float32) -> 
                 f"{path}: {name} has shape {tuple(tensor.shape)}, expected {tuple(wanted[name])}: "
                 "config.json and the weights belong to different models"
             )
+        if not tensor.is_floating_point():
+            raise ValueError(f"{path}: {name} is {tensor.dtype}, no floating point: fetch the checkpoint again")
         found[name] = tensor.to(dtype)
     missing = sorted(wanted.keys() - found.keys())
     if missing:
@@ -56,6 +58,21 @@ def load_tokenizer(name_or_path: str | Path) -> Tokenizer:
         return Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare Exception
         raise ValueError(f"{path} is not a tokenizer ({error}): fetch the checkpoint again") from None
+
+
+def check_tokenizer(tokenizer: Tokenizer, config: ModelConfig) -> None:
+    """ValueError if this tokenizer cannot be the one that the model was trained with."""
+    largest = max(tokenizer.get_vocab().values(), default=-1)
+    if largest >= config.vocab_size:
+        raise ValueError(
+            f"the tokenizer has a token {largest}, and the model a vocabulary of {config.vocab_size}: "
+            "they belong to different models"
+        )
+    for name, token in (("bos_token_id", config.bos_token_id), ("eos_token_id", config.eos_token_id)):
+        if token is not None and tokenizer.id_to_token(token) is None:
+            raise ValueError(
+                f"the model's {name} is {token}, and the tokenizer has no such token: they belong to different models"
+            )
 
 
 def _folder(name_or_path: str | Path) -> Path:
@@ -97,5 +114,5 @@ def _shards(folder: Path) -> list[Path]:
     try:
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
         return [_file(folder, name) for name in names]
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ValueError(f"{index} is no index of shards ({error}): fetch the checkpoint again") from None
