@@ -77,8 +77,9 @@ class EventLog:
         if not isinstance(header, dict) or header.get("format") != FORMAT:
             raise ValueError(f"{path} is no event log: give a file that EventLog.save wrote")
         if header.get("version") != VERSION:
+            version = header.get("version")
             raise ValueError(
-                f"{path} is an event log of version {header.get('version')!r}, and this kvpaged reads version {VERSION}: "
+                f"{path} is an event log of version {version!r}, and this kvpaged reads version {VERSION}: "
                 "record it again"
             )
         if header.get("crc32") != crc32(lines):
