@@ -2,6 +2,7 @@
 
 Overhead: the share of a decode step that is not the model's forward pass, with 32 requests of the recall model running.
 Attention, and the writing of K and V, are part of the forward pass.
+Kernel: decode steps of 32 requests of 512 tokens that read pages in place, against steps that gather them first.
 Uniform: 32 prompts of 128 tokens, 64 tokens each; transformers gets them as one batch.
 Ragged: 64 requests, prompts of 16 to 512 tokens, 16 to 256 to generate; transformers gets them in arrival order, in
 padded batches, each of which runs until its longest output is there. The first round, which warms up, finds the batch
@@ -21,6 +22,7 @@ from pathlib import Path
 from statistics import mean, median
 from tempfile import TemporaryDirectory
 from typing import Annotated
+from unittest.mock import patch
 
 import torch
 import typer
@@ -28,7 +30,7 @@ from rich.console import Console
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.utils import logging as transformers_logging
 
-from kvpaged.engine import Engine, SamplingParams
+from kvpaged.engine import Engine, Request, SamplingParams
 from kvpaged.model import Decoder, load_model
 
 RUNNING = 32
@@ -135,6 +137,32 @@ def overhead(model: Decoder, steps: int) -> dict[str, float]:
     return {"step_ms": 1e3 * median(seconds), "overhead": median(shares)}
 
 
+def kernel_against_gather(model: Decoder, steps: int) -> dict[str, float]:
+    """Milliseconds of a decode step of each, and the ratio, medians over steps taken in turns."""
+    prompts = prompts_of([(512, 0)] * RUNNING, model.config.vocab_size, 0)
+    engines: dict[str, Engine] = {}
+    requests: dict[str, list[Request]] = {}
+    for backend in ("kernel", "gather"):
+        engines[backend] = Engine(model, num_pages=4096, page_size=16)
+        requests[backend] = [engines[backend].submit(prompt, greedy(steps + 60)) for prompt in prompts]
+    seconds: dict[str, list[float]] = {backend: [] for backend in engines}
+    for step in range(-50, steps):  # first the prompts, and the first decode steps
+        for backend, engine in engines.items():
+            with patch("kvpaged.attention.default_backend", lambda head_dim, backend=backend: backend):
+                start = time.perf_counter()
+                engine.step()
+                if step >= 0:
+                    assert engine.history[-1].tokens == RUNNING
+                    seconds[backend].append(time.perf_counter() - start)
+    for one, other in zip(requests["kernel"], requests["gather"], strict=True):
+        assert engines["kernel"].output(one).outputs[0].tokens == engines["gather"].output(other).outputs[0].tokens
+    return {
+        "kernel_ms": 1e3 * median(seconds["kernel"]),
+        "gather_ms": 1e3 * median(seconds["gather"]),
+        "ratio": median(theirs / ours for ours, theirs in zip(seconds["kernel"], seconds["gather"], strict=True)),
+    }
+
+
 def pair(config: LlamaConfig | None) -> tuple[Decoder, LlamaForCausalLM]:
     """The same weights in both: the recall model's, or random ones of a shape."""
     if config is None:
@@ -176,6 +204,11 @@ def main(
     console.print(
         f"A decode step of {RUNNING} requests of the recall model takes {found['step_ms']:.2f} ms; "
         f"{found['overhead']:.1%} of it is not the model."
+    )
+    found = kernel_against_gather(load_model("recall"), steps)
+    console.print(
+        f"With 512 tokens of context each it takes {found['kernel_ms']:.2f} ms by the kernel, "
+        f"{found['gather_ms']:.2f} ms by gathering: {found['ratio']:.2f} times as fast, with the same tokens."
     )
     for name, config in shapes.items():
         ours, theirs = pair(config)

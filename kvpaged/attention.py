@@ -119,9 +119,9 @@ def paged_attention_decode(
     Raises ValueError, TypeError or IndexError for what does not fit; nothing is read then.
     """
     chosen = _choose(backend, storage.head_dim)
-    _check_layer(layer, storage)
     _check_query(query, storage.num_kv_heads, storage.head_dim, storage.dtype)
     _check_batch(len(query), page_tables, seq_lens)
+    storage.check_read(layer, page_tables, seq_lens)
     if chosen == "kernel":
         from kvpaged.kernel import decode_attention
 
@@ -200,17 +200,13 @@ def _check_contiguous(query: Tensor, keys: Tensor, values: Tensor) -> None:
 
 
 def _check_paged(query: Tensor, storage: PageStorage, table: PageTable, layer: int) -> list[int]:
-    _check_layer(layer, storage)
     _check_query(query, storage.num_kv_heads, storage.head_dim, storage.dtype)
     if table.page_size != storage.page_size:
         raise ValueError(f"the table has pages of {table.page_size} slots, the storage pages of {storage.page_size}")
     _check_lengths(len(query), len(table))
-    return mapped_pages(table, storage.num_pages)
-
-
-def _check_layer(layer: int, storage: PageStorage) -> None:
-    if not 0 <= layer < storage.num_layers:
-        raise IndexError(f"layer {layer} does not exist; the storage has layers 0..{storage.num_layers - 1}")
+    page_ids = mapped_pages(table, storage.num_pages)
+    storage.check_read(layer, [page_ids], [len(table)])
+    return page_ids
 
 
 def _check_query(query: Tensor, num_kv_heads: int, head_dim: int, dtype: torch.dtype) -> None:

@@ -23,7 +23,7 @@ Everything is in one file because numba's cache on disk notices a change in the 
 
 # What numba compiles has no annotations, and its own have no stubs.
 # mypy: disallow-untyped-defs=False, disallow-untyped-calls=False, disallow-untyped-decorators=False
-# mypy: disable-error-code="call-arg,import-untyped"
+# mypy: disable-error-code="call-arg,import-untyped,attr-defined"
 
 import functools
 import math
@@ -38,7 +38,7 @@ import llvmlite.binding
 import numpy as np
 import torch
 from llvmlite import ir
-from numba import njit, types
+from numba import carray, njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 from torch import Tensor
@@ -46,82 +46,130 @@ from torch import Tensor
 SPLIT = 1024  # tokens of one work item
 TILE = 128  # tokens whose scores exist at one time
 HEAD_DIM_STEP = 16  # head_dim must be a multiple
+HASH_FACTOR = 0x9E3779B1  # spreads slots that are a page apart over a hash table (Knuth's multiplicative hashing)
 THREADED_BYTES = 1 << 20  # of K: below this, waking a second thread costs more than it brings
 LOWEST = np.float32(np.finfo(np.float32).min)
 # numpy has no bfloat16 and numba no float16: their bits travel as integers of a type of their own.
 _BITS = {torch.float32: torch.float32, torch.float16: torch.int16, torch.bfloat16: torch.uint16}
+_EMPTY = {dtype: torch.empty(0, dtype=bits).numpy() for dtype, bits in _BITS.items()}  # tells the kernel the dtype
 LOG2_E = 1 / math.log(2)
+DONE, SHARED = -1, -2  # outcomes of `_decode`, beside the number of a sequence that does not fit
 
 # Vector instructions. AVX-512 has 32 registers of 16 floats; elsewhere 8 floats keep the accumulators in registers.
 LANES = 16 if llvmlite.binding.get_host_cpu_features().get("avx512f") else 8
 BLOCK = 16  # tokens scored between two looks at the page table
 _FLOAT, _INT, _ADDRESS = ir.FloatType(), ir.IntType(32), ir.IntType(64)
 _FLOATS, _INTS = ir.VectorType(_FLOAT, LANES), ir.VectorType(_INT, LANES)
-_FLOAT_BYTES, _ADDRESS_BYTES = 4, 8
+_FLOAT_BYTES, _ADDRESS_BYTES, LINE_BYTES = 4, 8, 64
 
 
 def decode_attention(query: Tensor, keys: Tensor, values: Tensor, page_tables: Tensor, seq_lens: Tensor) -> Tensor:
     """Attention of one token for each of B sequences behind page tables, one layer.
 
-    query: [B, heads, head_dim]; keys, values: pages [num_pages, num_kv_heads, page_size, head_dim] of the same dtype,
-    float32, float16 or bfloat16; sums are float32. page_tables: int32 [B, max_pages]; seq_lens: int32 [B]. Returns the
-    shape and dtype of query. `kvpaged.attention` checks shapes and dtypes; this checks what is stored in the tables.
+    query: [B, heads, head_dim]; keys, values: contiguous pages [num_pages, num_kv_heads, page_size, head_dim] of the
+    same dtype, float32, float16 or bfloat16; sums are float32. page_tables: int32 [B, max_pages]; seq_lens: int32 [B].
+    Returns the shape and dtype of query. `kvpaged.attention` checks shapes and dtypes; this checks what is stored in
+    the tables.
 
     Raises ValueError for a length or a head_dim that does not fit, IndexError for a page that does not exist; nothing
     is read then.
     """
     num_sequences, heads, head_dim = query.shape
-    num_pages, _, page_size, _ = keys.shape
+    num_pages, num_kv_heads, page_size, _ = keys.shape
     if head_dim % HEAD_DIM_STEP:
         raise ValueError(
             f"head_dim is {head_dim}; the kernel needs a multiple of {HEAD_DIM_STEP}: use backend='gather'"
         )
-    tables, lengths = page_tables.contiguous().numpy(), seq_lens.contiguous().numpy()
-    first_item = np.empty(num_sequences + 1, dtype=np.int64)
-    with _announced():
-        misfit = _plan(tables, lengths, num_pages, page_size, first_item)
-        if misfit >= 0:
-            _refuse(misfit, tables[misfit], int(lengths[misfit]), num_pages, page_size)
-        num_items = int(first_item[-1])
-        output = torch.empty(query.shape, dtype=torch.float32)
-        merged = num_items > num_sequences
-        partial = np.empty((num_items if merged else 0, heads, head_dim + 2), dtype=np.float32)
-        queries = query.detach().float().contiguous().numpy()
-        pages = _as_array(keys), _as_array(values)
-        arguments = (queries, *pages, tables, lengths, first_item, partial, output.numpy())
-        threads = min(torch.get_num_threads(), num_items)
-        if threads == 1 or int(lengths.sum()) * keys[0, :, 0].nbytes < THREADED_BYTES:
-            _attend(*arguments, 0, 1)
-        else:
-            others = [_helpers(threads - 1).submit(_attend, *arguments, share, threads) for share in range(1, threads)]
-            _attend(*arguments, 0, threads)
-            for other in others:
-                other.result()
-        if merged:
-            _merge(first_item, partial, output.numpy())
+    _compile_decode(keys.dtype)
+    queries, tables, lengths = query.float().contiguous(), page_tables.contiguous(), seq_lens.contiguous()
+    output = torch.empty(query.shape, dtype=torch.float32)
+    threads = torch.get_num_threads()
+    outcome = _decode(
+        queries.data_ptr(),
+        keys.data_ptr(),
+        values.data_ptr(),
+        tables.data_ptr(),
+        lengths.data_ptr(),
+        output.data_ptr(),
+        num_sequences,
+        heads,
+        head_dim,
+        num_pages,
+        num_kv_heads,
+        page_size,
+        tables.shape[1],
+        _EMPTY[keys.dtype],
+        threads,
+    )
+    if outcome == SHARED:
+        pages = (each.view(_BITS[each.dtype]) for each in (keys, values))
+        arrays = [each.detach().numpy() for each in (queries, *pages, tables, lengths, output)]
+        _decode_in_threads(arrays, threads)
+    elif outcome != DONE:
+        _refuse(outcome, tables[outcome].tolist(), int(lengths[outcome]), num_pages, page_size)
     return output.to(query.dtype)
 
 
-def write_slots(
-    slots: "np.ndarray[tuple[int], np.dtype[np.int64]]",
-    keys: Tensor,
-    values: Tensor,
-    key_pages: Tensor,
-    value_pages: Tensor,
-) -> None:
+def _decode_in_threads(arrays: "list[np.ndarray[Any, Any]]", most: int) -> None:
+    """What `_decode` does alone, shared out; it has checked the tables."""
+    query, keys, values, tables, lengths, output = arrays
+    num_sequences, heads, head_dim = query.shape
+    first_item = np.empty(num_sequences + 1, dtype=np.int64)
+    _plan(tables, lengths, len(keys), keys.shape[2], first_item)
+    num_items = int(first_item[-1])
+    partial = np.empty((num_items, heads, head_dim + 2), dtype=np.float32)
+    arguments = (query, keys, values, tables, lengths, first_item, partial, output)
+    threads = min(most, num_items)
+    others = [_helpers(threads - 1).submit(_attend, *arguments, share, threads) for share in range(1, threads)]
+    _attend(*arguments, 0, threads)
+    for other in others:
+        other.result()
+    _merge(first_item, partial, output)
+
+
+def write_slots(slots: Tensor, keys: Tensor, values: Tensor, key_pages: Tensor, value_pages: Tensor) -> bool:
     """Copy K and V of n tokens of one layer into their slots.
 
-    slots: int64 [n]; keys, values: [n, num_kv_heads, head_dim]; key_pages, value_pages: contiguous
-    [num_pages, num_kv_heads, page_size, head_dim]. `PageStorage.write` has checked all of it.
+    slots: contiguous int64 [n]; keys, values: [n, num_kv_heads, head_dim]; key_pages, value_pages: contiguous
+    [num_pages, num_kv_heads, page_size, head_dim]. `PageStorage.write` checks shapes and dtypes. Returns False, and has
+    written nothing, if a slot does not exist or is named twice.
     """
+    _compile_write()
     keys, values = keys.contiguous(), values.contiguous()
-    _, num_kv_heads, page_size, head_dim = key_pages.shape
-    addresses = keys.data_ptr(), values.data_ptr(), key_pages.data_ptr(), value_pages.data_ptr()
+    num_pages, num_kv_heads, page_size, head_dim = key_pages.shape
+    written: bool = _write(
+        slots.data_ptr(),
+        keys.data_ptr(),
+        values.data_ptr(),
+        key_pages.data_ptr(),
+        value_pages.data_ptr(),
+        slots.shape[0],
+        num_pages,
+        num_kv_heads,
+        page_size,
+        head_dim * keys.itemsize,
+    )
+    return written
+
+
+# A call from Python pays for each argument: about 0.1 microseconds for an integer, ten times that for a tensor made an
+# array. So what is called at each layer takes addresses. It is compiled, or loaded, by a call on nothing, and a person
+# who must wait for that is told.
+
+
+@functools.cache
+def _compile_decode(dtype: torch.dtype) -> None:
     with _announced():
-        _scatter(slots, *addresses, num_kv_heads, page_size, head_dim * keys.itemsize)
+        _decode(0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, _EMPTY[dtype], 1)
 
 
-def _refuse(sequence: int, page_ids: "np.ndarray[Any, Any]", seq_len: int, num_pages: int, page_size: int) -> None:
+@functools.cache
+def _compile_write() -> None:
+    with _announced():
+        _write(0, 0, 0, 0, 0, 0, 1, 1, 1, 1)
+
+
+def _refuse(sequence: int, page_ids: list[int], seq_len: int, num_pages: int, page_size: int) -> None:
     room = len(page_ids) * page_size
     if not 1 <= seq_len <= room:
         raise ValueError(f"sequence {sequence} has {seq_len} tokens; a row of page_tables maps 1 to {room}")
@@ -131,10 +179,6 @@ def _refuse(sequence: int, page_ids: "np.ndarray[Any, Any]", seq_len: int, num_p
                 f"sequence {sequence}: entry {position} of the page table names page {page_id}; "
                 f"the storage has pages 0..{num_pages - 1}"
             )
-
-
-def _as_array(pages: Tensor) -> "np.ndarray[Any, Any]":
-    return pages.view(_BITS[pages.dtype]).numpy()
 
 
 @functools.cache
@@ -163,6 +207,47 @@ class _announced:
 
 
 # The kernel
+
+
+@njit(cache=True, nogil=True)
+def _decode(
+    query_at,
+    keys_at,
+    values_at,
+    tables_at,
+    lengths_at,
+    output_at,
+    num_sequences,
+    heads,
+    head_dim,
+    num_pages,
+    num_kv_heads,
+    page_size,
+    max_pages,
+    empty,
+    threads,
+):
+    """Plan, attend and merge in one call; DONE, or SHARED if it is worth more threads than this one."""
+    pages = (num_pages, num_kv_heads, page_size, head_dim)
+    keys, values = carray(_pointer(keys_at), pages, empty.dtype), carray(_pointer(values_at), pages, empty.dtype)
+    page_tables = carray(_pointer(tables_at), (num_sequences, max_pages), np.int32)
+    seq_lens = carray(_pointer(lengths_at), (num_sequences,), np.int32)
+    first_item = np.empty(num_sequences + 1, np.int64)
+    misfit = _plan(page_tables, seq_lens, num_pages, page_size, first_item)
+    if misfit >= 0:
+        return misfit
+    num_items = first_item[-1]
+    if threads > 1 and num_items > 1:
+        num_bytes = seq_lens.sum() * num_kv_heads * head_dim * empty.itemsize
+        if num_bytes >= THREADED_BYTES:
+            return SHARED
+    query = carray(_pointer(query_at), (num_sequences, heads, head_dim), np.float32)
+    output = carray(_pointer(output_at), (num_sequences, heads, head_dim), np.float32)
+    partial = np.empty((num_items if num_items > num_sequences else 0, heads, head_dim + 2), np.float32)
+    _attend(query, keys, values, page_tables, seq_lens, first_item, partial, output, 0, 1)
+    if num_items > num_sequences:
+        _merge(first_item, partial, output)
+    return DONE
 
 
 @njit(cache=True, nogil=True)
@@ -312,15 +397,60 @@ def _merge(first_item, partial, output):
 
 
 @njit(cache=True, nogil=True)
-def _scatter(slots, keys, values, key_pages, value_pages, num_kv_heads, page_size, row_bytes):
-    """All but slots are addresses and sizes: the bytes of a row need no type."""
-    for token in range(len(slots)):
-        page_id, slot = divmod(slots[token], page_size)
+def _write(
+    slots_at,
+    keys_at,
+    values_at,
+    key_pages_at,
+    value_pages_at,
+    num_tokens,
+    num_pages,
+    num_kv_heads,
+    page_size,
+    row_bytes,
+):
+    """Copy rows to their slots, if all of these exist and are different. The bytes of a row need no type."""
+    slots = carray(_pointer(slots_at), (num_tokens,), np.int64)
+    if not _are_slots(slots, num_pages * page_size):
+        return False
+    for token in range(num_tokens):
+        following = slots[min(token + 1, num_tokens - 1)]
         for head in range(num_kv_heads):
             source = (token * num_kv_heads + head) * row_bytes
-            target = ((page_id * num_kv_heads + head) * page_size + slot) * row_bytes
-            _copy_bytes(key_pages + target, keys + source, row_bytes)
-            _copy_bytes(value_pages + target, values + source, row_bytes)
+            target = _row_in_layer(slots[token], head, num_kv_heads, page_size) * row_bytes
+            ahead = _row_in_layer(following, head, num_kv_heads, page_size) * row_bytes
+            for at in range(ahead, ahead + row_bytes, LINE_BYTES):
+                _prefetch_to_write(key_pages_at + at)
+                _prefetch_to_write(value_pages_at + at)
+            _copy_bytes(key_pages_at + target, keys_at + source, row_bytes)
+            _copy_bytes(value_pages_at + target, values_at + source, row_bytes)
+    return True
+
+
+@njit(cache=True, nogil=True)
+def _row_in_layer(slot, head, num_kv_heads, page_size):
+    """How many rows of head_dim numbers stand before this one: pages are [page, kv_head, slot, head_dim]."""
+    page_id, offset = divmod(slot, page_size)
+    return (page_id * num_kv_heads + head) * page_size + offset
+
+
+@njit(cache=True, nogil=True)
+def _are_slots(slots, num_slots):
+    """Whether all slots exist and are different, by a hash table at most half full."""
+    size = 2
+    while size < 2 * len(slots):
+        size *= 2
+    seen = np.full(size, -1)
+    for slot in slots:
+        if not 0 <= slot < num_slots:
+            return False
+        at = (slot * HASH_FACTOR >> 16) & (size - 1)
+        while seen[at] >= 0:
+            if seen[at] == slot:
+                return False
+            at = (at + 1) & (size - 1)
+        seen[at] = slot
+    return True
 
 
 # The innermost loops, in LLVM's vector instructions
@@ -364,10 +494,10 @@ def _splat(b: ir.IRBuilder, number: ir.Value) -> ir.Value:
 
 
 def _prefetch(b: ir.IRBuilder, address: ir.Value, count: int) -> None:
-    """Request `count` bytes, a cache line of 64 at a time."""
+    """Request `count` bytes, a cache line at a time."""
     # For reading (0), into the second-level cache (2), as data (1). The first level is too small to hold a block of
     # all heads until it is used, and its few miss buffers are needed by what is read now: a third slower.
-    for line in range(0, count, 64):
+    for line in range(0, count, LINE_BYTES):
         pointer = _at(b, address, line, ir.IntType(8))
         _call(b, "llvm.prefetch.p0", ir.VoidType(), pointer, _INT(0), _INT(2), _INT(1))
 
@@ -560,6 +690,27 @@ def _exponentiate(_typing, scores, count, largest):
         return _call(b, f"llvm.vector.reduce.fadd.v{LANES}f32", _FLOAT, zero, b.load(total), fastmath=("reassoc",))
 
     return _emitted(types.float32, (scores, count, largest), emit)
+
+
+@intrinsic
+def _pointer(_typing, address):
+    """An address as a pointer, for `carray`."""
+
+    def emit(b: ir.IRBuilder, values: list[ir.Value]) -> ir.Value:
+        return _at(b, values[0], 0, ir.IntType(8))
+
+    return _emitted(types.voidptr, (address,), emit)
+
+
+@intrinsic
+def _prefetch_to_write(_typing, address):
+    """Request a cache line that will be written next."""
+
+    def emit(b: ir.IRBuilder, values: list[ir.Value]) -> None:
+        pointer = _at(b, values[0], 0, ir.IntType(8))
+        _call(b, "llvm.prefetch.p0", ir.VoidType(), pointer, _INT(1), _INT(3), _INT(1))
+
+    return _emitted(types.void, (address,), emit)
 
 
 @intrinsic

@@ -2,7 +2,7 @@
 
 import functools
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from kvpaged.checks import positive_int
+
+Rows = Sequence[Sequence[int]] | Tensor
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -95,6 +97,14 @@ class PageStorage:
         self._check_page(page_id)
         return KVPage(page_id, self._keys[:, page_id], self._values[:, page_id])
 
+    def check_read(self, layer: int, page_tables: Rows, seq_lens: Sequence[int] | Tensor) -> None:
+        """Raise IndexError for a layer that does not exist: who reads K and V through page tables asks first.
+
+        page_tables: page ids in logical order, a row for each reader. seq_lens: the tokens that each row maps. All that
+        may be wrong with those, `kvpaged.poison` knows.
+        """
+        self._check_layer(layer)
+
     def write(self, layer: int, slot_mapping: Sequence[int] | Tensor, keys: Tensor, values: Tensor) -> None:
         """Store K and V of n tokens of one layer in n different slots.
 
@@ -104,26 +114,14 @@ class PageStorage:
         TypeError for a wrong dtype; nothing is written then.
         """
         self._check_layer(layer)
-        slots = self._check_slots(slot_mapping)
-        shape = (len(slots), self.num_kv_heads, self.head_dim)
-        for name, tensor in (("keys", keys), ("values", values)):
-            if tensor.shape != shape:
-                raise ValueError(
-                    f"{name} have shape {tuple(tensor.shape)}, expected {shape}: [slots, num_kv_heads, head_dim]"
-                )
-            if tensor.dtype != self.dtype:
-                raise TypeError(
-                    f"{name} are {tensor.dtype}, the pages hold {self.dtype}: convert with .to({self.dtype})"
-                )
-        keys, values = keys.detach(), values.detach()
-        if has_numba():
-            from kvpaged.kernel import write_slots
-
-            write_slots(slots, keys, values, self._layer_keys[layer], self._layer_values[layer])
-        else:
-            page_ids, offsets = torch.from_numpy(slots // self.page_size), torch.from_numpy(slots % self.page_size)
-            self._layer_keys[layer][page_ids, :, offsets] = keys
-            self._layer_values[layer][page_ids, :, offsets] = values
+        slots = as_slots(slot_mapping)
+        self._check_rows(slots.shape[0], keys, values)
+        key_pages, value_pages = self._layer_keys[layer], self._layer_values[layer]
+        if not _written_by_the_kernel(slots, keys, values, key_pages, value_pages):
+            self._check_slots(slots)
+            page_ids, offsets = slots // self.page_size, slots % self.page_size
+            key_pages[page_ids, :, offsets] = keys.detach()
+            value_pages[page_ids, :, offsets] = values.detach()
 
     def copy(self, source: int, target: int, num_slots: int) -> None:
         """Copy the first `num_slots` slots of one page to another, in every layer: the copy in copy-on-write.
@@ -156,30 +154,60 @@ class PageStorage:
         if not 0 <= page_id < self.num_pages:
             raise IndexError(f"page {page_id} does not exist; the storage has pages 0..{self.num_pages - 1}")
 
-    def _check_slots(self, slot_mapping: Sequence[int] | Tensor) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
-        slots = np.asarray(slot_mapping)
-        if slots.ndim != 1:
-            raise ValueError(f"slot_mapping has shape {slots.shape}; give one flat slot per token")
-        if slots.size and slots.dtype.kind not in "iu":
-            raise TypeError(f"slot_mapping holds {slots.dtype}; give ints: page_id * page_size + slot")
-        slots = slots.astype(np.int64, copy=False)
-        if slots.size:
-            in_order = np.sort(slots)
-            num_slots = self.num_pages * self.page_size
-            for slot in (in_order[0], in_order[-1]):
-                if not 0 <= slot < num_slots:
-                    raise IndexError(f"slot {slot} does not exist; the storage has slots 0..{num_slots - 1}")
-            repeated = in_order[1:] == in_order[:-1]
-            if repeated.any():
-                slot = in_order[1:][repeated][0]
-                raise ValueError(f"slot {slot} is named twice in slot_mapping; each token needs a slot of its own")
-        return slots
+    def _check_rows(self, num_slots: int, keys: Tensor, values: Tensor) -> None:
+        shape, dtype = (num_slots, self.num_kv_heads, self.head_dim), self.dtype
+        if keys.shape == shape == values.shape and keys.dtype == dtype == values.dtype:
+            return
+        for name, tensor in (("keys", keys), ("values", values)):
+            if tensor.shape != shape:
+                raise ValueError(
+                    f"{name} have shape {tuple(tensor.shape)}, expected {shape}: [slots, num_kv_heads, head_dim]"
+                )
+            if tensor.dtype != self.dtype:
+                raise TypeError(
+                    f"{name} are {tensor.dtype}, the pages hold {self.dtype}: convert with .to({self.dtype})"
+                )
+
+    def _check_slots(self, slots: Tensor) -> None:
+        in_order, num_slots = slots.sort().values, self.num_pages * self.page_size
+        for slot in in_order[[0, -1]].tolist() if len(slots) else ():
+            if not 0 <= slot < num_slots:
+                raise IndexError(f"slot {slot} does not exist; the storage has slots 0..{num_slots - 1}")
+        for slot in in_order[1:][in_order[1:] == in_order[:-1]].tolist():
+            raise ValueError(f"slot {slot} is named twice in slot_mapping; each token needs a slot of its own")
+
+
+def as_slots(slot_mapping: Sequence[int] | Tensor) -> Tensor:
+    """The same as a contiguous int64 tensor [n]."""
+    if isinstance(slot_mapping, Tensor) and slot_mapping.dtype == torch.int64 and slot_mapping.ndim == 1:
+        return slot_mapping.contiguous()  # what the engine hands in, for every layer: the case that must cost little
+    slots = np.asarray(slot_mapping)
+    if slots.ndim != 1:
+        raise ValueError(f"slot_mapping has shape {slots.shape}; give one flat slot per token")
+    if slots.size and slots.dtype.kind not in "iu":
+        raise TypeError(f"slot_mapping holds {slots.dtype}; give ints: page_id * page_size + slot")
+    return torch.from_numpy(slots.astype(np.int64))
 
 
 @functools.cache
 def has_numba() -> bool:
     """Whether `kvpaged.kernel` can be used."""
     return importlib.util.find_spec("numba") is not None
+
+
+def _written_by_the_kernel(slots: Tensor, keys: Tensor, values: Tensor, key_pages: Tensor, value_pages: Tensor) -> bool:
+    """False, and nothing is written, where there is no kernel, or a slot does not exist or is named twice."""
+    write_slots = _compiled_write()
+    return write_slots is not None and write_slots(slots, keys, values, key_pages, value_pages)
+
+
+@functools.cache
+def _compiled_write() -> Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], bool] | None:
+    if not has_numba():
+        return None
+    from kvpaged.kernel import write_slots
+
+    return write_slots
 
 
 def _lazy_zeros(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:

@@ -28,10 +28,12 @@ class PagedKVReader:
 
     def keys(self, layer: int) -> Tensor:
         """K of the mapped tokens in logical order: [len(table), num_kv_heads, head_dim], contiguous."""
+        self.storage.check_read(layer, [self.table.page_ids], [len(self.table)])
         return self._gather(self.storage.keys(layer))
 
     def values(self, layer: int) -> Tensor:
         """V of the mapped tokens in logical order: [len(table), num_kv_heads, head_dim], contiguous."""
+        self.storage.check_read(layer, [self.table.page_ids], [len(self.table)])
         return self._gather(self.storage.values(layer))
 
     def _gather(self, pages: Tensor) -> Tensor:

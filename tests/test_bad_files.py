@@ -143,7 +143,7 @@ def test_a_tokenizer_with_more_tokens_than_the_model_is_refused() -> None:
 
 def test_a_tokenizer_without_the_models_last_token_is_refused() -> None:
     smaller = Tokenizer(WordLevel({"a": 1}, unk_token="a"))
-    told = "the model's eos_token_id is 0, and the tokenizer has no such token: they belong to different models"
+    told = "the model ends a text with token 0, and the tokenizer has none: they belong to different models"
     with pytest.raises(ValueError, match=told):
         check_tokenizer(smaller, load_model("recall").config)
     check_tokenizer(smaller, ModelConfig(2, 16, 16, 2, 4, 2, 4, 64))  # which names none

@@ -14,7 +14,7 @@ from kvpaged import PagedKVCache
 from kvpaged.cli import main
 from kvpaged.cli.compare import _Paged
 from kvpaged.cli.page_map import page_map
-from kvpaged.cli.serve_sim import poisson_arrivals
+from kvpaged.lab.workload import stories
 from kvpaged.model import load_model
 from kvpaged.model.recall_text import ask, make_story
 
@@ -90,12 +90,19 @@ def test_serve_sim_reports_every_request_with_the_right_answer(capsys: pytest.Ca
     assert "tokens found there after a preemption" in out
 
 
-def test_arrivals_follow_from_the_seed_and_come_at_the_rate() -> None:
-    arrivals = poisson_arrivals(2000, 50.0, 4, seed=7)
-    assert arrivals == poisson_arrivals(2000, 50.0, 4, seed=7)
-    assert arrivals != poisson_arrivals(2000, 50.0, 4, seed=8)
-    assert arrivals[-1].at == pytest.approx(40, rel=0.1)
-    assert [arrival.at for arrival in arrivals] == sorted(arrival.at for arrival in arrivals)
+def test_workload_writes_lines_to_the_terminal_or_a_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code, out, _ = run(capsys, "workload", "prefix", "--requests", "7", "--seed", "3")
+    assert code == 0
+    assert [set(json.loads(line)) >= {"prompt", "output_tokens"} for line in out.splitlines()] == [True] * 7
+    file = tmp_path / "requests.jsonl"
+    assert run(capsys, "workload", "prefix", "--requests", "7", "--seed", "3", "--output", str(file))[0] == 0
+    assert file.read_text(encoding="utf-8") == out
+
+
+def test_workload_stories_are_what_serve_sim_serves(capsys: pytest.CaptureFixture[str]) -> None:
+    served = stories(5, 20.0, seed=0, num_stories=16, output_tokens=32)  # the defaults of serve-sim
+    _, out, _ = run(capsys, "workload", "stories", "--requests", "5", "--rate", "20")
+    assert [json.loads(line)["prompt"] for line in out.splitlines()] == [arrival.prompt for arrival in served]
 
 
 @pytest.mark.parametrize(
@@ -120,6 +127,10 @@ def test_arrivals_follow_from_the_seed_and_come_at_the_rate() -> None:
         (["serve-sim", "--requests", "0"], "--requests is 0; it must be above 0"),
         (["serve-sim", "--rate", "-1"], "--rate is -1.0"),
         (["serve-sim", "--max-batched-tokens", "-1"], "max_batched_tokens is -1"),
+        (["workload", "nonsense"], "Invalid value for"),
+        (["workload", "chats", "--requests", "0"], "requests is 0; it must be at least 1"),
+        (["workload", "chats", "--rate", "0"], "rate is 0.0"),
+        (["workload", "chats", "--output", "/no/such/file"], "/no/such/file: No such file or directory"),
         (["nonsense"], "No such command 'nonsense'"),
     ],
 )
@@ -205,7 +216,7 @@ def test_compare_fails_and_says_so_when_one_way_gives_other_tokens(
 def test_compare_needs_a_tokenizer(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     model = load_model("recall")
     model.checkpoint = None
-    monkeypatch.setattr("kvpaged.model.load_model", lambda _: model)
+    monkeypatch.setattr("kvpaged.model.loading.load_model", lambda _: model)
     code, _, err = run(capsys, "compare", "--prompt", PROMPT)
     assert (code, err) == (2, "error: the model has no tokenizer\n")
 

@@ -14,6 +14,8 @@ from kvpaged.model.recall_text import ask, make_stories, make_story
 from kvpaged.page_table import pages_for
 from kvpaged.replay import Replay
 
+pytestmark = pytest.mark.usefixtures("poisoned_engines")
+
 MODEL = load_model("recall")
 VOCABULARY = MODEL.config.vocab_size
 STORY = make_story(4, 4, seed=1, kinds=["looks", "where"])
@@ -21,12 +23,7 @@ OTHER = make_story(4, 4, seed=2)
 
 
 def open_engine(num_pages: int = 64, page_size: int = 4, **options: object) -> Engine:
-    """An engine in whose storage every slot that is read before it is written turns the logits into NaN."""
-    engine = Engine(MODEL, num_pages, page_size, **options)
-    for layer in range(MODEL.config.num_layers):
-        engine.cache.storage.keys(layer).fill_(float("nan"))
-        engine.cache.storage.values(layer).fill_(float("nan"))
-    return engine
+    return Engine(MODEL, num_pages, page_size, **options)
 
 
 def run(engine: Engine) -> None:

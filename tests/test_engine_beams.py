@@ -8,6 +8,8 @@ from kvpaged.model import load_model
 from kvpaged.model.recall_text import ask, make_story
 from kvpaged.naive_cache import NoCache
 
+pytestmark = pytest.mark.usefixtures("poisoned_engines")
+
 MODEL = load_model("recall")
 STORY = make_story(3, seed=6)
 OPEN = STORY.text

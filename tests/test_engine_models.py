@@ -12,6 +12,8 @@ from kvpaged.engine import Engine, SamplingParams
 from kvpaged.model import Decoder, ModelConfig, load_model, load_tokenizer
 from kvpaged.model.compute import generate_naive
 
+pytestmark = pytest.mark.usefixtures("poisoned_engines")
+
 SMALL = ModelConfig(
     vocab_size=400,
     hidden_size=48,
@@ -69,7 +71,8 @@ def test_a_checkpoint_of_another_shape_loads_and_gets_its_own_tokens(tmp_path: P
     for prompt, output in zip(prompts, outputs, strict=True):
         assert output.outputs[0].tokens == generate_naive(model, prompt, 20)
     assert engine.tokenizer is not None
-    assert engine.generate("Ada hid", SamplingParams(max_tokens=2))[0].outputs[0].text
+    [told] = engine.generate("Ada hid", SamplingParams(temperature=0, max_tokens=8))
+    assert told.outputs[0].text == engine.tokenizer.decode(told.outputs[0].tokens)
 
 
 def test_a_checkpoint_with_scaled_rotary_positions_is_refused_with_the_reason(tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ from kvpaged.engine.ngram import PromptLookup
 from kvpaged.model import load_model
 from kvpaged.model.recall_text import ask, make_story
 
+pytestmark = pytest.mark.usefixtures("poisoned_engines")
+
 MODEL = load_model("recall")
 STORY = make_story(6, seed=4)
 # Each question again, so that its answer was said before with the same words.

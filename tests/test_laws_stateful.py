@@ -9,24 +9,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, precondition, rule
 
 from kvpaged import EventLog, OutOfPages, PagedKVCache, Replay, Sequence
+from slot_storage import SlotStorage
 
 TOKENS = st.integers(0, 2)  # few, so that prefixes meet often
 PROMPTS = st.lists(TOKENS, min_size=1, max_size=14)
 SALTS = st.sampled_from([None, "salt"])
-
-
-class SlotStorage:
-    """One value for each slot: the whole prefix it was computed from, which is what K and V depend on."""
-
-    def __init__(self, num_pages: int, page_size: int) -> None:
-        self.num_pages, self.page_size = num_pages, page_size
-        self.slots: dict[int, tuple[object, ...]] = {}
-        self.num_copied = 0
-
-    def copy(self, source: int, target: int, num_slots: int) -> None:
-        for slot in range(num_slots):
-            self.slots[target * self.page_size + slot] = self.slots[source * self.page_size + slot]
-        self.num_copied += num_slots
 
 
 class CacheMachine(RuleBasedStateMachine):

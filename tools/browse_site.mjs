@@ -1,27 +1,38 @@
-// Opens every page of the built book in headless Chromium, as readers do: light and dark, wide and phone.
+// Opens every page of the built book in headless Chromium, as readers do: light and wide, dark and on a phone.
 //
-//     node tools/browse_site.mjs [_build/html]
+//     npm ci --prefix tools && node tools/browse_site.mjs [_build/html]
 //
-// Needs playwright-core and axe-core where Node finds them (NODE_PATH), and Debian's chromium. Fails on an error in the
-// console, a request to elsewhere, a page wider than its window, anything serious that axe-core finds, and a player that
-// does not step, play, scrub and obey the keyboard, or does not end where the run itself ended.
+// Fails on an error in the console, a request to elsewhere, a page wider than its window, anything serious that axe-core
+// finds, and a player that does not step, play, scrub and obey the keyboard, says nothing of a step, or does not end
+// where the run itself ended. Debian's chromium is the browser: none is downloaded.
 import { createServer } from "node:http";
 import { readFile } from "node:fs/promises";
 import { existsSync, readdirSync } from "node:fs";
 import { createRequire } from "node:module";
 import { extname, join, resolve } from "node:path";
+import { chromium } from "playwright-core";
 
-const require = createRequire(join(process.env.NODE_PATH ?? ".", "x.js"));
-const { chromium } = require("playwright-core");
-const axe = require.resolve("axe-core/axe.min.js");
+const axe = createRequire(import.meta.url).resolve("axe-core/axe.min.js");
 const site = resolve(process.argv[2] ?? "_build/html");
-const pages = readdirSync(join(site, "chapters")).filter((name) => name.endsWith(".html")).sort();
-const executablePath = ["/usr/bin/chromium", "/usr/bin/google-chrome"].find(existsSync);
-const TYPES = { ".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml" };
+const TABS = 2; // for each way to read: much of a visit is waiting for the network to fall silent
+const ways = [
+  { colorScheme: "light", viewport: { width: 1280, height: 800 }, reducedMotion: "no-preference" },
+  { colorScheme: "dark", viewport: { width: 360, height: 800 }, reducedMotion: "reduce" },
+];
+const problems = [];
+let players = 0;
 
+const pages = readdirSync(site, { recursive: true }).filter((name) => name.endsWith(".html") && !name.startsWith("_static"));
+const executablePath = ["/usr/bin/chromium", "/usr/bin/google-chrome"].find(existsSync);
+if (!pages.length) throw new Error(`no pages in ${site}: build the book first`);
+if (!executablePath) throw new Error("no Chromium found: install Debian's chromium");
+
+const TYPES = { ".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml" };
 const server = createServer(async (request, response) => {
   try {
-    const path = join(site, decodeURIComponent(new URL(request.url, "http://x").pathname));
+    const { pathname } = new URL(request.url, "http://x");
+    if (pathname === "/favicon.ico") return response.writeHead(204).end(); // asked for by the browser, not by a page
+    const path = join(site, decodeURIComponent(pathname));
     const body = await readFile(path);
     response.writeHead(200, { "content-type": TYPES[extname(path)] ?? "application/octet-stream" }).end(body);
   } catch {
@@ -32,92 +43,143 @@ await new Promise((listening) => server.listen(0, "127.0.0.1", listening));
 const base = `http://127.0.0.1:${server.address().port}/`;
 
 // What a player's pictures show: page numbers, owners and words, the pages last.
-const shown = (players) =>
-  players.map((player) => [...player.querySelectorAll("svg")].map((svg) => svg.textContent).join(""));
+const shown = (all) => all.map((player) => [...player.querySelectorAll("svg")].map((svg) => svg.textContent).join(""));
 
-// Runs in the page: drives each player, and says what it did not do.
-const drive = async () => {
-  const problems = [];
-  const wait = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds));
-  for (const [index, player] of [...document.querySelectorAll(".kvt")].entries()) {
-    const fail = (what) => problems.push(`player ${index}: ${what}`);
-    const at = () => Number(player.dataset.event);
-    const press = (key) => player.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true, cancelable: true }));
-    const control = (name) => player.querySelector(`[data-do="${name}"]`);
-    press("Home");
-    if (at() !== 0) fail("Home does not go to the beginning");
-    press("ArrowRight");
-    if (at() !== 1) fail("the right arrow does not step");
-    control("back").click();
-    if (at() !== 0) fail("Back does not step back");
-    control("step").click();
-    if (at() !== 1) fail("Step does not step");
-    control("play").click();
-    await wait(1500);
-    if (at() < 2) fail("Play does not play");
-    if (control("play").textContent !== "Play") control("play").click();
-    const scrub = control("scrub");
-    scrub.value = Math.floor(Number(scrub.max) / 2);
-    scrub.dispatchEvent(new Event("input", { bubbles: true }));
-    if (at() !== Number(scrub.value)) fail("the slider does not scrub");
-    press("End");
-    if (at() !== Number(scrub.max)) fail("End does not go to the end");
-    if (!player.dataset.sentence) fail("no sentence says what happened");
+// The page as it is without a script: each player shows the end of its run, drawn by the package itself.
+async function endsWithoutScript(name) {
+  const context = await browser.newContext({ javaScriptEnabled: false });
+  const page = await context.newPage();
+  await page.goto(base + name);
+  const ends = await page.locator(".kvt").evaluateAll(shown);
+  await context.close();
+  return ends;
+}
+
+// axe-core looks at every word. Of a thousand words of code in one style, one is enough: the others become plain text.
+const thinCode = () => {
+  const seen = new Set();
+  for (const span of document.querySelectorAll(".highlight pre span")) {
+    const block = span.closest(".highlight").parentElement;
+    const style = [span.className, block.className, block.parentElement.className].join();
+    if (seen.has(style)) span.replaceWith(...span.childNodes);
+    seen.add(style);
   }
-  return problems;
 };
+
+// Works a player with mouse and keyboard, and says what it did not do.
+async function drive(page, player, end, fail) {
+  const control = (name) => player.locator(`[data-do="${name}"]`);
+  const at = async () => Number(await player.getAttribute("data-event"));
+  const expect = async (what, wanted) => {
+    if ((await at()) !== wanted) fail(`${what} leads to event ${await at()}, not ${wanted}`);
+  };
+  const { stops } = JSON.parse(await player.locator('script[type="application/json"]').textContent());
+  const last = Number(await control("scrub").getAttribute("max"));
+  const press = (key) => page.keyboard.press(key);
+  await player.focus();
+  await expect("opening the page", 0);
+  await press("ArrowRight");
+  await expect("the right arrow", 1);
+  await press("ArrowLeft");
+  await expect("the left arrow", 0);
+  await press("Shift+ArrowRight");
+  await expect("shift and the right arrow", stops[0] ?? last);
+  await press("Home");
+  await expect("Home", 0);
+  await control("step").click();
+  await expect("Step", 1);
+  await control("back").click();
+  await expect("Back", 0);
+  await control("next").click();
+  await expect("Next mark", stops[0] ?? last);
+  await press("Home");
+  await control("stop").uncheck();
+  await control("speed").selectOption("16");
+  await control("play").click();
+  await page.waitForFunction((root) => root.dataset.event > 1, await player.elementHandle()).catch(() => fail("Play does not play"));
+  if ((await control("play").textContent()) === "Pause") await control("play").click();
+  await control("scrub").fill(String(Math.floor(last / 2)));
+  await expect("the slider", Math.floor(last / 2));
+  const silent = await player.evaluate((root, last) => {
+    const scrub = root.querySelector('[data-do="scrub"]');
+    return [...Array(last + 1).keys()].filter((position) => {
+      scrub.value = position;
+      scrub.dispatchEvent(new Event("input"));
+      const said = root.querySelector(".say").textContent;
+      return !/[.”]$/.test(said) || /undefined|null|NaN/.test(said);
+    });
+  }, last);
+  if (silent.length) fail(`no sentence says what happened at ${silent}`);
+  await player.focus();
+  await press("End");
+  await expect("End", last);
+  const [reached] = await player.evaluateAll(shown);
+  // (The strip of contiguous memory beside the pages has its words in other places when a script draws it.)
+  if (!reached || !end.endsWith(reached)) fail(`ends at ${reached}, the run at ${end}`);
+}
+
+async function visit(page, name, way) {
+  const fail = (what) => problems.push(`${name}, ${way.colorScheme}, ${way.viewport.width} px: ${what}`);
+  page.removeAllListeners();
+  page.on("console", (message) => message.type() === "error" && fail(`console: ${message.text()}`));
+  page.on("pageerror", (error) => fail(`error: ${error.message}`));
+  page.on("request", (request) => /^(data|blob):/.test(request.url()) || request.url().startsWith(base) ||
+    fail(`asks elsewhere: ${request.url()}`));
+  await page.goto(base + name); // its scripts have run
+  await page.waitForLoadState("networkidle");
+  const wide = await page.evaluate(() => document.documentElement.scrollWidth);
+  if (wide > way.viewport.width) fail(`the page is ${wide} pixels wide`);
+  await page.evaluate(thinCode);
+  await page.addScriptTag({ path: axe });
+  const found = await page.evaluate(() => axe.run(document, { resultTypes: ["violations"] }));
+  for (const { impact, help, nodes } of found.violations) {
+    if (["serious", "critical"].includes(impact)) fail(`axe, ${impact}: ${help}, at ${nodes[0].html.slice(0, 120)}`);
+  }
+  const here = await page.locator(".kvt").all();
+  if (here.length && way.reducedMotion === "reduce") {
+    const moving = await page.evaluate(() => document.getAnimations().length +
+      [...document.querySelectorAll(".kvt *")].filter((each) => getComputedStyle(each).transitionDuration !== "0s").length);
+    if (moving) fail(`${moving} things move although the reader wants no motion`);
+  } else if (here.length) {
+    const ends = await endsWithoutScript(name);
+    for (const [index, player] of here.entries()) {
+      await drive(page, player, ends[index], (what) => fail(`player ${index + 1}: ${what}`));
+    }
+    players += here.length;
+  }
+}
+
+async function search(page, words) {
+  await page.goto(`${base}search.html?q=${words}`);
+  await page.waitForSelector("#search-results li a", { timeout: 10000 }).catch(() => problems.push(`search finds no ${words}`));
+}
+
+// Walks through the book in one way, in a few tabs: to open a tab costs more than to turn a page.
+async function walk(way, visits) {
+  const context = await browser.newContext(way);
+  await context.addInitScript((mode) => {
+    localStorage.setItem("mode", mode);
+    localStorage.setItem("theme", mode);
+  }, way.colorScheme);
+  const turn = async () => {
+    const page = await context.newPage();
+    while (visits.length) await visits.shift()(page);
+  };
+  await Promise.all(Array.from({ length: TABS }, turn));
+}
 
 const browser = await chromium.launch({
   executablePath,
   args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync"],
 });
-let failed = 0;
-for (const name of pages) {
-  const url = `${base}chapters/${name}`;
-  const still = await (await browser.newContext({ javaScriptEnabled: false })).newPage();
-  await still.goto(url);
-  // The page as it is without a script: each player shows the end of its run, drawn by the package itself.
-  const ends = await still.locator(".kvt").evaluateAll(shown);
-  await still.context().close();
-  // Two visits cover both themes and both widths, in half the time of four.
-  for (const [colorScheme, width] of [["light", 1280], ["dark", 360]]) {
-    const context = await browser.newContext({ viewport: { width, height: 800 }, colorScheme });
-    await context.addInitScript((mode) => {
-      localStorage.setItem("mode", mode);
-      localStorage.setItem("theme", mode);
-    }, colorScheme);
-    const page = await context.newPage();
-    const problems = [];
-    page.on("console", (message) => message.type() === "error" && problems.push(`console: ${message.text()}`));
-    page.on("pageerror", (error) => problems.push(`error: ${error.message}`));
-    page.on("request", (request) => /^(data|blob):/.test(request.url()) || request.url().startsWith(base) ||
-      problems.push(`asks elsewhere: ${request.url()}`));
-    await page.goto(url, { waitUntil: "networkidle" });
-    const wide = await page.evaluate(() => document.documentElement.scrollWidth);
-    if (wide > width) problems.push(`the page is ${wide} pixels wide in a window of ${width}`);
-    await page.addScriptTag({ path: axe });
-    const found = await page.evaluate(() => axe.run(document, { resultTypes: ["violations"] }));
-    for (const each of found.violations) {
-      if (["serious", "critical"].includes(each.impact)) {
-        problems.push(`axe, ${each.impact}: ${each.help}, at ${each.nodes[0].html.slice(0, 120)}`);
-      }
-    }
-    if (colorScheme === "light") { // once is enough
-      problems.push(...(await page.evaluate(drive)));
-      const reached = await page.locator(".kvt").evaluateAll(shown);
-      reached.forEach((end, index) => {
-        // (The strip of contiguous memory beside the pages has its words in other places when a script draws it.)
-        if (!end || !ends[index].endsWith(end)) problems.push(`player ${index} ends at ${end}, the run at ${ends[index]}`);
-      });
-    }
-    await context.close();
-    failed += problems.length;
-    for (const problem of new Set(problems)) console.log(`${name}, ${colorScheme}, ${width} px: ${problem}`);
-  }
-  if (ends.length) console.log(`${name}: ${ends.length} player${ends.length > 1 ? "s" : ""} driven`);
-}
+// The sources of the package are listed on pages of one make: every other one is enough in either way.
+const worth = (name, index, way) => !name.startsWith("_modules") || way === ways[index % ways.length];
+await Promise.all(ways.map((way) =>
+  walk(way, pages.filter((name, index) => worth(name, index, way)).map((name) => (page) => visit(page, name, way)))));
+await search(await browser.newPage(), "copy-on-write");
 await browser.close();
 server.close();
-console.log(failed ? `${failed} problems` : `${pages.length} pages are well in light and dark, wide and on a phone`);
-process.exit(failed ? 1 : 0);
+console.log([...new Set(problems)].join("\n") ||
+  `${pages.length} pages are well in light and dark, wide and on a phone, and ${players} players play`);
+process.exit(problems.length ? 1 : 0);

@@ -1,4 +1,4 @@
-"""The command line: `python -m kvpaged compare | generate | serve-sim`."""
+"""The command line: `python -m kvpaged compare | generate | serve-sim | workload`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import typer
 from kvpaged.cli.compare import compare
 from kvpaged.cli.generate import generate
 from kvpaged.cli.serve_sim import serve_sim
+from kvpaged.cli.workload import workload
 from kvpaged.page_pool import OutOfPages
 
 app = typer.Typer(
@@ -19,12 +20,14 @@ app = typer.Typer(
     help=(
         "Paged KV caching, to try out on a small model that recalls facts from its context.\n\n"
         "K and V of each token live in pages of a fixed number of slots. Begin with 'compare', which shows what that "
-        "saves; then watch pages come and go in 'generate', and many requests share them in 'serve-sim'."
+        "saves; then watch pages come and go in 'generate', and many requests share them in 'serve-sim'. "
+        "'workload' writes such requests down for another server."
     ),
 )
 app.command()(compare)
 app.command()(generate)
 app.command("serve-sim")(serve_sim)
+app.command()(workload)
 
 # typer keeps the base of its usage errors to itself.
 UsageError: type[Exception] = next(each for each in typer.BadParameter.__mro__ if each.__name__ == "ClickException")

@@ -12,13 +12,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from kvpaged.cli.options import Json, Model, PageSize, open_model
+from kvpaged.cli.options import Hub, Json, Model, PageSize, Transformers, open_model
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from kvpaged.cache import PagedKVCache
-    from kvpaged.model import Decoder
+    from kvpaged.model import LanguageModel
     from kvpaged.naive_cache import GrowingCache, NoCache, ReservedCache
     from kvpaged.sequence import Sequence as PagedSequence
 
@@ -49,6 +49,8 @@ class Way(Protocol):
 
 def compare(
     model: Model = "recall",
+    hub: Hub = False,
+    transformers: Transformers = False,
     prompt: Annotated[
         str | None, typer.Option(help="The prompt; a story of a dozen facts and a question if none.")
     ] = None,
@@ -66,7 +68,7 @@ def compare(
     for name, value in (("--max-tokens", max_tokens), ("--branches", branches), ("--page-size", page_size)):
         if value < 1:
             raise ValueError(f"{name} is {value}; it must be at least 1")
-    loaded = open_model(model)
+    loaded = open_model(model, hub, transformers)
     tokens = _prompt_tokens(loaded, prompt)
     room = loaded.config.max_position_embeddings - len(tokens)
     if max_tokens > room:
@@ -85,7 +87,7 @@ def compare(
         raise typer.Exit(code=1)
 
 
-def _run_all(model: Decoder, prompt: list[int], max_tokens: int, branches: int, page_size: int) -> list[Result]:
+def _run_all(model: LanguageModel, prompt: list[int], max_tokens: int, branches: int, page_size: int) -> list[Result]:
     from kvpaged.cache import PagedKVCache
     from kvpaged.model.compute import open_storage
     from kvpaged.naive_cache import GrowingCache, NoCache, ReservedCache
@@ -127,7 +129,7 @@ class _Contiguous:
     """On a contiguous cache, or on none: then all tokens are computed each time."""
 
     def __init__(
-        self, model: Decoder, cache: NoCache | GrowingCache | ReservedCache, tokens: tuple[int, ...] = ()
+        self, model: LanguageModel, cache: NoCache | GrowingCache | ReservedCache, tokens: tuple[int, ...] = ()
     ) -> None:
         self.model = model
         self.cache = cache
@@ -149,7 +151,7 @@ class _Contiguous:
 class _Paged:
     """On pages."""
 
-    def __init__(self, model: Decoder, cache: PagedKVCache, sequence: PagedSequence | None = None) -> None:
+    def __init__(self, model: LanguageModel, cache: PagedKVCache, sequence: PagedSequence | None = None) -> None:
         self.model = model
         self.cache = cache
         self.sequence = sequence
@@ -171,7 +173,7 @@ class _Paged:
         return _Paged(self.model, self.cache, self.sequence.fork())
 
 
-def _prompt_tokens(model: Decoder, prompt: str | None) -> list[int]:
+def _prompt_tokens(model: LanguageModel, prompt: str | None) -> list[int]:
     from kvpaged.model import check_tokenizer, load_tokenizer
     from kvpaged.model.recall_text import ask, make_story
 
@@ -188,7 +190,7 @@ def _prompt_tokens(model: Decoder, prompt: str | None) -> list[int]:
     return tokens
 
 
-def _show(model: Decoder, prompt: list[int], results: list[Result], same: bool) -> None:
+def _show(model: LanguageModel, prompt: list[int], results: list[Result], same: bool) -> None:
     from kvpaged.model import load_tokenizer
 
     assert model.checkpoint is not None

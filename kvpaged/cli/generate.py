@@ -13,7 +13,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from kvpaged.cli.options import Json, Model, NumPages, PageSize, PrefixCaching, Speculate, open_model
+from kvpaged.cli.options import Hub, Json, Model, NumPages, PageSize, PrefixCaching, Speculate, Transformers, open_model
 from kvpaged.cli.page_map import page_map
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ def generate(
     prompts: Annotated[list[str] | None, typer.Argument(help="Prompts, each in quotes.")] = None,
     file: Annotated[Path | None, typer.Option(help="A file with a prompt on each line, in UTF-8.")] = None,
     model: Model = "recall",
+    hub: Hub = False,
+    transformers: Transformers = False,
     max_tokens: Annotated[int, typer.Option(help="Tokens to generate at most.")] = 32,
     temperature: Annotated[float, typer.Option(help="0 takes the likeliest token; above, tokens are drawn.")] = 0.0,
     top_p: Annotated[
@@ -62,9 +64,8 @@ def generate(
         params = SamplingParams(
             n=n, temperature=temperature, top_p=top_p, top_k=top_k, seed=seed, max_tokens=max_tokens, stop=stop or ()
         )
-    engine = Engine(
-        open_model(model), num_pages, page_size, prefix_caching=prefix_caching, num_speculative_tokens=speculate
-    )
+    loaded = open_model(model, hub, transformers)
+    engine = Engine(loaded, num_pages, page_size, prefix_caching=prefix_caching, num_speculative_tokens=speculate)
     if as_json:
         print(json.dumps([_as_dict(output) for output in engine.generate(texts, params)], ensure_ascii=False))
     elif sys.stdout.isatty():

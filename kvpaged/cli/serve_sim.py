@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import random
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from statistics import quantiles
 from time import perf_counter, sleep
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,21 +17,13 @@ from rich.text import Text
 
 from kvpaged.cli.options import Json, Model, NumPages, PageSize, PrefixCaching, Speculate, open_model
 from kvpaged.cli.page_map import page_map
+from kvpaged.lab.workload import Arrival
+from kvpaged.lab.workload import stories as workload_of_stories
 
 if TYPE_CHECKING:
     from kvpaged.engine import Engine, EngineMetrics, Request
 
-_MOST_FACTS = 30  # of a story: eight tokens each
 Report = dict[str, Any]  # as it is printed in JSON
-
-
-@dataclass
-class Arrival:
-    """A question about a story, when it comes (seconds), and its answer."""
-
-    at: float
-    prompt: str
-    answer: str
 
 
 def serve_sim(
@@ -74,13 +65,13 @@ def serve_sim(
         prefix_caching=prefix_caching,
         num_speculative_tokens=speculate,
     )
-    arrivals = poisson_arrivals(requests, rate, stories, seed)
+    arrivals = workload_of_stories(requests, rate, seed, stories, max_tokens)
     if not as_json and sys.stdout.isatty():
         console = Console()
         with Live(console=console, refresh_per_second=10, transient=True) as live:
-            served = _serve(engine, arrivals, max_tokens, live)
+            served = _serve(engine, arrivals, live)
     else:
-        served = _serve(engine, arrivals, max_tokens, None)
+        served = _serve(engine, arrivals, None)
     report = _report(engine, arrivals, served)
     if as_json:
         print(json.dumps(report))
@@ -88,32 +79,18 @@ def serve_sim(
         _show(report)
 
 
-def poisson_arrivals(requests: int, rate: float, stories: int, seed: int) -> list[Arrival]:
-    """Questions about stories of 2 to 30 facts, at exponentially distributed distances in time."""
-    from kvpaged.model.recall_text import make_story
-
-    rng = random.Random(seed)
-    told = [make_story(rng.randint(2, _MOST_FACTS), 64, seed=rng.getrandbits(32)) for _ in range(stories)]
-    arrivals, at = [], 0.0
-    for _ in range(requests):
-        story = rng.choice(told)
-        question = rng.choice(story.questions)
-        arrivals.append(Arrival(at, story.text + question.prompt, question.answer))
-        at += rng.expovariate(rate)
-    return arrivals
-
-
-def _serve(engine: Engine, arrivals: list[Arrival], max_tokens: int, live: Live | None) -> list[Request]:
+def _serve(engine: Engine, arrivals: list[Arrival], live: Live | None) -> list[Request]:
     """Submit each request when its time has come; step until all are finished."""
     from kvpaged.engine import SamplingParams
 
-    params = SamplingParams(temperature=0, max_tokens=max_tokens, ignore_eos=True)
     submitted: list[Request] = []
     start, shown = perf_counter(), 0.0
     while len(submitted) < len(arrivals) or engine.num_unfinished:
         now = perf_counter() - start
         while len(submitted) < len(arrivals) and arrivals[len(submitted)].at <= now:
-            submitted.append(engine.submit(arrivals[len(submitted)].prompt, params))
+            arrival = arrivals[len(submitted)]
+            params = SamplingParams(temperature=0, max_tokens=arrival.output_tokens, ignore_eos=True)
+            submitted.append(engine.submit(arrival.prompt, params))
         if engine.num_unfinished:
             engine.step()
         else:

@@ -25,9 +25,11 @@ from kvpaged.engine.sampler import Draw, draw, likeliest, logprobs_of, uniform
 from kvpaged.engine.sampling import BeamSearchParams, Params, SamplingParams
 from kvpaged.engine.scheduler import Scheduler
 from kvpaged.events import EventLog
-from kvpaged.model import Decoder, load_tokenizer
+from kvpaged.model import LanguageModel, load_tokenizer
 from kvpaged.model.compute import open_storage
+from kvpaged.page import PageStorage
 from kvpaged.page_table import pages_for
+from kvpaged.poison import PoisonedStorage
 
 HISTORY = 100_000  # steps that `Engine.history` remembers
 
@@ -46,7 +48,7 @@ class Engine:
 
     def __init__(
         self,
-        model: Decoder,
+        model: LanguageModel,
         num_pages: int = 256,
         page_size: int = 16,
         *,
@@ -57,20 +59,24 @@ class Engine:
         num_speculative_tokens: int = 0,
         tokenizer: Tokenizer | None = None,
         events: EventLog | None = None,
+        poisoned: bool = False,
     ) -> None:
         """Open an engine on a model.
 
         max_batched_tokens: tokens computed in one step, at most. max_running: sequences that own pages at once, at
         most. max_waiting: requests that may wait; one more raises QueueFull. num_speculative_tokens: how many tokens to
         guess at each step from what the context says elsewhere (prompt lookup); 0 guesses none. tokenizer: the
-        model's own, if None. Raises ValueError for a number out of range.
+        model's own, if None. poisoned: check every access to a page, slowly (see `kvpaged.poison`). Raises ValueError
+        for a number out of range.
         """
         self.model = model
         if tokenizer is None and model.checkpoint is not None and (model.checkpoint / "tokenizer.json").is_file():
             tokenizer = load_tokenizer(model.checkpoint)
         self.tokenizer = tokenizer
-        self._storage = open_storage(model, num_pages, page_size)
+        self._storage = open_storage(model, num_pages, page_size, kind=PoisonedStorage if poisoned else PageStorage)
         self.cache = PagedKVCache(num_pages, page_size, prefix_caching, self._storage, events)
+        if isinstance(self._storage, PoisonedStorage):
+            self._storage.watch(self.cache)
         self.max_waiting = None if max_waiting is None else positive_int("max_waiting", max_waiting)
         self.history: deque[StepRecord] = deque(maxlen=HISTORY)
         self._counters = Counters()
@@ -158,23 +164,22 @@ class Engine:
     def step(self) -> list[Request]:
         """Schedule, run one forward pass, choose the next tokens; return the requests that are finished by it.
 
-        If anything fails in the model, every branch in the batch is preempted: the next step computes it again.
+        If anything fails in it, whoever had something to compute is preempted: the next step computes it again.
         """
         started = perf_counter()
-        chunks = self._scheduler.schedule()
-        if not chunks:
-            return []
-        used_pages = self.cache.pool.num_used
         try:
+            chunks = self._scheduler.schedule()
+            if not chunks:
+                return []
+            used_pages = self.cache.pool.num_used
             batch = pack(chunks, self._page_tables, self._storage)
             packed = perf_counter()
             logits = self.model(batch.tokens, batch.positions, batch.attend, batch.logits_at)
             computed = perf_counter()
+            finished = self._commit(batch, logits)
         except BaseException:
-            for chunk in reversed(chunks):
-                self._scheduler.preempt(chunk.branch)
+            self._scheduler.preempt_all()
             raise
-        finished = self._commit(batch, logits)
         self._count(batch, used_pages, computed - packed, started)
         return finished
 
@@ -322,7 +327,7 @@ class Engine:
         request = branch.request
         if token in request.stop_tokens:
             branch.finish_reason = "stop"
-            branch.stop_reason = token if token != self.model.config.eos_token_id else None
+            branch.stop_reason = token if token not in self.model.config.eos_token_ids else None
         elif params.stop and branch.detokenizer and (found := branch.detokenizer.extend(branch.output)):
             branch.finish_reason, branch.stop_reason = "stop", found
         elif len(branch.output) == request.max_tokens:

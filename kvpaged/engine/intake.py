@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 from kvpaged.engine.beam import BeamSearch
 from kvpaged.engine.request import Request
 from kvpaged.engine.sampling import BeamSearchParams, Params, SamplingParams
-from kvpaged.model import ModelConfig, check_tokenizer
+from kvpaged.model import ModelShape, check_tokenizer
 from kvpaged.page_table import pages_for
 from kvpaged.tokens import as_tokens
 
@@ -22,7 +22,7 @@ class Intake:
     """Refuses what an engine could never serve: ValueError or TypeError, with what was given."""
 
     def __init__(
-        self, config: ModelConfig, tokenizer: Tokenizer | None, num_pages: int, page_size: int, max_running: int
+        self, config: ModelShape, tokenizer: Tokenizer | None, num_pages: int, page_size: int, max_running: int
     ) -> None:
         if tokenizer is not None:
             check_tokenizer(tokenizer, config)
@@ -66,8 +66,8 @@ class Intake:
                 f"and the pool has {self._num_pages}: open a larger pool, or lower max_tokens"
             )
         stop_tokens = set() if isinstance(params, BeamSearchParams) else set(params.stop_token_ids)
-        if self._config.eos_token_id is not None and not params.ignore_eos:
-            stop_tokens.add(self._config.eos_token_id)
+        if not params.ignore_eos:
+            stop_tokens.update(self._config.eos_token_ids)
         if isinstance(params, SamplingParams) and params.stop and self._tokenizer is None:
             raise ValueError(f"stop is {params.stop}, but without a tokenizer there is no text to find it in")
         request = Request(

@@ -96,6 +96,16 @@ class Scheduler:
         if branch.candidates is None:
             self.wait(branch)
 
+    def preempt_all(self) -> None:
+        """Preempt every branch that has something to compute, after a step that failed.
+
+        A step leaves slots reserved, guesses among the tokens, or K and V without the token they lead to. Nobody need
+        know which: a branch that begins again goes by its prompt and its output alone.
+        """
+        for branch in self.running[::-1]:
+            if branch.candidates is None:
+                self.preempt(branch)
+
     def schedule(self) -> list[Chunk]:
         """Choose the chunks of the next step; their slots are reserved. Empty when nothing is left to do."""
         prefilling: list[Branch] = []

@@ -12,6 +12,7 @@ from kvpaged.figures.contiguous_player import Arrive, ContiguousPlayer, Grow, Le
 from kvpaged.figures.legend import legend
 from kvpaged.figures.line_chart import line_chart
 from kvpaged.figures.memory_chart import memory_chart
+from kvpaged.figures.name_table import name_table, reading_path
 from kvpaged.figures.page_map import page_map
 from kvpaged.figures.picture import Picture
 from kvpaged.figures.prefix_trie import prefix_trie
@@ -37,8 +38,10 @@ __all__ = [
     "legend",
     "line_chart",
     "memory_chart",
+    "name_table",
     "page_map",
     "prefix_trie",
+    "reading_path",
     "sequence_names",
     "sharing_map",
     "show_source",

@@ -2,6 +2,16 @@
 
 from kvpaged.model.config import ModelConfig
 from kvpaged.model.decoder import Attend, Decoder
+from kvpaged.model.language_model import LanguageModel, ModelShape
 from kvpaged.model.loading import check_tokenizer, load_model, load_tokenizer
 
-__all__ = ["Attend", "Decoder", "ModelConfig", "check_tokenizer", "load_model", "load_tokenizer"]
+__all__ = [
+    "Attend",
+    "Decoder",
+    "LanguageModel",
+    "ModelConfig",
+    "ModelShape",
+    "check_tokenizer",
+    "load_model",
+    "load_tokenizer",
+]

@@ -12,25 +12,30 @@ from torch import Tensor
 
 from kvpaged.attention import paged_attention
 from kvpaged.cache import PagedKVCache
-from kvpaged.model.config import ModelConfig
-from kvpaged.model.decoder import Decoder
+from kvpaged.model.language_model import LanguageModel, ModelShape
 from kvpaged.naive_cache import GrowingCache, NoCache, ReservedCache
 from kvpaged.page import PageStorage
 from kvpaged.sequence import Sequence as PagedSequence
 
 
-def open_storage(model: Decoder, num_pages: int, page_size: int, dtype: torch.dtype | None = None) -> PageStorage:
+def open_storage(
+    model: LanguageModel,
+    num_pages: int,
+    page_size: int,
+    dtype: torch.dtype | None = None,
+    kind: type[PageStorage] = PageStorage,
+) -> PageStorage:
     """The storage whose pages fit a model's K and V; `dtype` is the model's own unless given.
 
     Raises ValueError as `PageStorage` does.
     """
     config = model.config
-    dtype = model.embed_tokens.weight.dtype if dtype is None else dtype
-    return PageStorage(num_pages, page_size, config.num_layers, config.num_kv_heads, config.head_dim, dtype)
+    dtype = model.dtype if dtype is None else dtype
+    return kind(num_pages, page_size, config.num_layers, config.num_kv_heads, config.head_dim, dtype)
 
 
 @torch.no_grad()
-def compute(model: Decoder, cache: PagedKVCache, sequence: PagedSequence) -> Tensor:
+def compute(model: LanguageModel, cache: PagedKVCache, sequence: PagedSequence) -> Tensor:
     """Logits [vocab_size] of a sequence's last token, after one forward pass over its tokens not computed yet.
 
     Their K and V are written to the slots that the sequence reserved, and it marks them as computed.
@@ -54,7 +59,9 @@ def compute(model: Decoder, cache: PagedKVCache, sequence: PagedSequence) -> Ten
     return logits
 
 
-def generate_paged(model: Decoder, cache: PagedKVCache, prompt_tokens: Sequence[int], max_tokens: int) -> list[int]:
+def generate_paged(
+    model: LanguageModel, cache: PagedKVCache, prompt_tokens: Sequence[int], max_tokens: int
+) -> list[int]:
     """Greedy continuation of a prompt, K and V on pages; the sequence is released at the end.
 
     Stops after <eos>, after `max_tokens`, or where the model's context ends. Raises OutOfPages when the pages run out.
@@ -73,7 +80,7 @@ def generate_paged(model: Decoder, cache: PagedKVCache, prompt_tokens: Sequence[
 
 
 def generate_cached(
-    model: Decoder, prompt_tokens: Sequence[int], max_tokens: int, cache: GrowingCache | ReservedCache
+    model: LanguageModel, prompt_tokens: Sequence[int], max_tokens: int, cache: GrowingCache | ReservedCache
 ) -> list[int]:
     """Greedy continuation of a prompt, K and V in one contiguous, empty cache. Stops as `generate_paged` does."""
     return _generate(
@@ -84,7 +91,7 @@ def generate_cached(
     )
 
 
-def generate_naive(model: Decoder, prompt_tokens: Sequence[int], max_tokens: int) -> list[int]:
+def generate_naive(model: LanguageModel, prompt_tokens: Sequence[int], max_tokens: int) -> list[int]:
     """Greedy continuation of a prompt, computing every token again for each new one. Stops as `generate_paged` does."""
     return _generate(
         model.config,
@@ -95,17 +102,17 @@ def generate_naive(model: Decoder, prompt_tokens: Sequence[int], max_tokens: int
 
 
 def _generate(
-    config: ModelConfig, prompt_tokens: Sequence[int], max_tokens: int, logits_after: Callable[[list[int]], Tensor]
+    config: ModelShape, prompt_tokens: Sequence[int], max_tokens: int, logits_after: Callable[[list[int]], Tensor]
 ) -> list[int]:
     room = config.max_position_embeddings - len(prompt_tokens)
     output: list[int] = []
-    while len(output) < min(max_tokens, room) and (not output or output[-1] != config.eos_token_id):
+    while len(output) < min(max_tokens, room) and (not output or output[-1] not in config.eos_token_ids):
         output.append(int(logits_after(output).argmax()))
     return output
 
 
 @torch.no_grad()
-def last_logits(model: Decoder, cache: NoCache | GrowingCache | ReservedCache, tokens: Sequence[int]) -> Tensor:
+def last_logits(model: LanguageModel, cache: NoCache | GrowingCache | ReservedCache, tokens: Sequence[int]) -> Tensor:
     """Logits [vocab_size] of the last of some tokens, which come after those that the cache holds."""
     start = len(cache)
     positions = torch.arange(start, start + len(tokens))

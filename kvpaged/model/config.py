@@ -26,6 +26,11 @@ class ModelConfig:
     bos_token_id: int | None = None
     eos_token_id: int | None = None
 
+    @property
+    def eos_token_ids(self) -> tuple[int, ...]:
+        """The tokens that end a text: one, or none."""
+        return () if self.eos_token_id is None else (self.eos_token_id,)
+
     def __post_init__(self) -> None:
         """Refuse shapes that no decoder can have: ValueError names the values."""
         if self.num_heads % self.num_kv_heads:

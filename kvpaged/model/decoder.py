@@ -40,6 +40,11 @@ class Decoder(nn.Module):
         if config.tie_word_embeddings:
             self.lm_head.weight = self.embed_tokens.weight
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights, and so of K and V."""
+        return self.embed_tokens.weight.dtype
+
     def forward(self, tokens: Tensor, positions: Tensor, attend: Attend, logits_at: Tensor | None = None) -> Tensor:
         """Logits [n, vocab_size] for n tokens, or [len(logits_at), vocab_size] for the rows wanted.
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from kvpaged.model.config import ModelConfig
 from kvpaged.model.decoder import Decoder
+from kvpaged.model.language_model import ModelShape
 
 SHIPPED = {"recall": Path(__file__).parent / "recall"}
 
@@ -60,7 +61,7 @@ def load_tokenizer(name_or_path: str | Path) -> Tokenizer:
         raise ValueError(f"{path} is not a tokenizer ({error}): fetch the checkpoint again") from None
 
 
-def check_tokenizer(tokenizer: Tokenizer, config: ModelConfig) -> None:
+def check_tokenizer(tokenizer: Tokenizer, config: ModelShape) -> None:
     """ValueError if this tokenizer cannot be the one that the model was trained with."""
     largest = max(tokenizer.get_vocab().values(), default=-1)
     if largest >= config.vocab_size:
@@ -68,10 +69,10 @@ def check_tokenizer(tokenizer: Tokenizer, config: ModelConfig) -> None:
             f"the tokenizer has a token {largest}, and the model a vocabulary of {config.vocab_size}: "
             "they belong to different models"
         )
-    for name, token in (("bos_token_id", config.bos_token_id), ("eos_token_id", config.eos_token_id)):
-        if token is not None and tokenizer.id_to_token(token) is None:
+    for token in config.eos_token_ids:
+        if tokenizer.id_to_token(token) is None:
             raise ValueError(
-                f"the model's {name} is {token}, and the tokenizer has no such token: they belong to different models"
+                f"the model ends a text with token {token}, and the tokenizer has none: they belong to different models"
             )
 
 
