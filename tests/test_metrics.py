@@ -155,3 +155,9 @@ def test_a_page_holds_nothing_until_its_first_token_has_a_slot(cache: PagedKVCac
     cache.sequence(range(4)).append(4)
     uses = memory_over_time(cache.events, 4, at=lambda event: event.kind in ("allocate", "append"))
     assert [(use.used, use.slots_used) for use in uses] == [(1, 4), (2, 4), (2, 5)]
+
+
+def test_a_replay_knows_how_full_each_of_several_pages_is_that_were_cached_together(cache: PagedKVCache) -> None:
+    pages = cache.pool.allocate_many(3)
+    cache.prefix.insert(range(10), pages)
+    assert Replay(4).apply_all(cache.events).cached == dict(zip(pages, [4, 4, 2], strict=True))
