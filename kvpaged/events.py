@@ -1,8 +1,13 @@
 """What happened to memory, in order. The log holds enough to rebuild every state the memory went through."""
 
+import json
 from collections.abc import Iterator
 from enum import StrEnum
+from pathlib import Path
 from typing import NamedTuple
+from zlib import crc32
+
+FORMAT, VERSION = "kvpaged event log", 1
 
 
 class EventKind(StrEnum):
@@ -54,6 +59,36 @@ class EventLog:
         """Write one event down, if the log is recording."""
         if self.recording:
             self._events.append((kind, sequence, pages, tokens, number))  # an Event costs four times as much to make
+
+    def save(self, path: str | Path) -> None:
+        """Write the log to a file: a line of JSON that says what it is, then a line for each event."""
+        lines = "".join(f"{json.dumps(event)}\n" for event in self._events).encode()
+        header = {"format": FORMAT, "version": VERSION, "crc32": crc32(lines)}
+        Path(path).write_bytes(json.dumps(header).encode() + b"\n" + lines)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "EventLog":
+        """Read a log that `save` wrote. Raises ValueError for any other file, OSError for one that cannot be read."""
+        first, _, lines = Path(path).read_bytes().partition(b"\n")
+        try:
+            header = json.loads(first)
+        except (ValueError, RecursionError):
+            header = None
+        if not isinstance(header, dict) or header.get("format") != FORMAT:
+            raise ValueError(f"{path} is no event log: give a file that EventLog.save wrote")
+        if header.get("version") != VERSION:
+            version = header.get("version")
+            raise ValueError(
+                f"{path} is an event log of version {version!r}, and this kvpaged reads version {VERSION}: "
+                "record it again"
+            )
+        if header.get("crc32") != crc32(lines):
+            raise ValueError(f"{path} is damaged: its events are not those that were saved; save the log again")
+        log = cls()
+        for line in lines.splitlines():
+            kind, sequence, pages, tokens, number = json.loads(line)
+            log.add(kind, sequence, tuple(pages), tuple(tokens), number)
+        return log
 
     def __len__(self) -> int:
         return len(self._events)

@@ -68,7 +68,7 @@ class PrefixNode:
         if self._sorted is None:
             return list(self.children.values())
         # Asked for by value, never by position: positions cost a sorted list time in proportion to its length.
-        before = self._sorted.irange(maximum=edge, inclusive=(True, False), reverse=True)
+        before = self._sorted.irange(maximum=edge, reverse=True)
         after = self._sorted.irange(minimum=edge)
         return [self.children[found] for found in (next(before, None), next(after, None)) if found is not None]
 
@@ -209,7 +209,7 @@ class PrefixCache:
         self._remove(replaced)
         if not node.children:
             self._enqueue(node)
-        return node if len(node.edge) in (0, width) or node.parent is None else node.parent
+        return node if len(node.edge) == width or node.parent is None else node.parent
 
     def evict(self, num_pages: int) -> int:
         """Give back up to `num_pages` pages that only the cache owns; return how many became free.

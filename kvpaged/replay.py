@@ -66,9 +66,14 @@ class Replay:
             del self.tables[sequence]
 
     def apply_all(self, events: Iterable[Event]) -> "Replay":
-        """Play all events; return this replay."""
-        for event in events:
-            self.apply(event)
+        """Play all events; return this replay. Raises ValueError at an event that cannot follow those before it."""
+        for index, event in enumerate(events):
+            try:
+                self.apply(event)
+            except (KeyError, ValueError):
+                raise ValueError(
+                    f"event {index} cannot follow those before it: {event}; record the log again"
+                ) from None
         return self
 
     @property

@@ -79,3 +79,85 @@ def test_slots_used_are_those_of_the_owner_with_most_tokens_in_the_page(cache: P
     assert list(replay.slots_used().values()) == [4, 2]
     sequence.release()
     assert list(Replay(4).apply_all(cache.events).slots_used().values()) == [4, 1]
+
+
+def test_totals_add_up_over_several_of_each_kind(cache: PagedKVCache) -> None:
+    for _ in range(3):
+        sequence = cache.sequence(range(10))
+        sequence.mark_computed()
+        sequence.append(1)
+        sequence.append(2)
+        sequence.release()
+    cache.prefix.evict(1)
+    cache.prefix.evict(1)
+    totals = memory_totals(cache.events, 4)
+    assert (totals.tokens_hit, totals.tokens_missed) == (0 + 9 + 9, 10 + 1 + 1)
+    assert (totals.tokens_appended, totals.pages_evicted) == (6, 2)
+
+
+def test_each_sample_says_after_how_many_events_it_was_taken(cache: PagedKVCache) -> None:
+    cache.sequence(range(4))
+    assert [sample.event for sample in memory_over_time(cache.events, 4)] == [1, 2]
+
+
+def test_a_replay_knows_tables_tokens_and_what_is_computed_or_cached(cache: PagedKVCache) -> None:
+    def agrees() -> None:
+        replay = Replay(4).apply_all(cache.events)
+        live = sorted(cache.sequences, key=lambda each: each.id)
+        assert replay.tables == {each.id: each.table.page_ids for each in live}
+        assert {each.id: replay.tokens[each.id] for each in live} == {each.id: each.tokens for each in live}
+        assert {each.id: replay.num_computed[each.id] for each in live} == {each.id: each.num_computed for each in live}
+        assert replay.cached == {node.page_id: len(node.tokens) for node in cache.prefix.nodes()}
+
+    first = cache.sequence(range(11))
+    agrees()
+    first.mark_computed(9)
+    agrees()
+    fork = first.fork()
+    fork.append(50)
+    agrees()
+    fork.truncate(10)
+    agrees()
+    fork.truncate(3)
+    agrees()
+    first.mark_computed()
+    first.release()
+    agrees()
+    second = cache.sequence([*range(10), 60, 61])
+    second.truncate(8)
+    agrees()
+    cache.prefix.evict(1)
+    agrees()
+
+
+def test_a_replay_takes_a_page_cached_under_two_salts_away_twice() -> None:
+    cache = PagedKVCache(4, 4, events=EventLog())
+    [page] = cache.pool.allocate_many(1)
+    cache.events.add("begin", 0, (), (1, 2), 0)
+    cache.events.add("allocate", 0, (page,))
+    for salt in ("one", "other"):
+        cache.prefix.insert([1, 2], [page], salt)
+    cache.prefix.clear()
+    replay = Replay(4).apply_all(cache.events)
+    assert (replay.cached, replay.ref_counts) == ({}, {page: 1})
+
+
+def test_a_page_in_several_tables_counts_as_full_as_its_fullest_owner_makes_it(cache: PagedKVCache) -> None:
+    sequence = cache.sequence(range(7))
+    sequence.mark_computed()
+    fork = sequence.fork()
+    fork.truncate(1)
+    sequence.release()  # the cache keeps 4 tokens of the first page; the fork sees 1
+    assert Replay(4).apply_all(cache.events).slots_used() == {0: 4, 1: 3}
+
+
+def test_a_page_holds_nothing_until_its_first_token_has_a_slot(cache: PagedKVCache) -> None:
+    cache.sequence(range(4)).append(4)
+    uses = memory_over_time(cache.events, 4, at=lambda event: event.kind in ("allocate", "append"))
+    assert [(use.used, use.slots_used) for use in uses] == [(1, 4), (2, 4), (2, 5)]
+
+
+def test_a_replay_knows_how_full_each_of_several_pages_is_that_were_cached_together(cache: PagedKVCache) -> None:
+    pages = cache.pool.allocate_many(3)
+    cache.prefix.insert(range(10), pages)
+    assert Replay(4).apply_all(cache.events).cached == dict(zip(pages, [4, 4, 2], strict=True))

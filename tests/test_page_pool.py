@@ -146,3 +146,34 @@ def test_the_pool_agrees_with_a_plain_list_of_counts(actions: list[tuple[str, in
         assert [pool.ref_count(page) for page in range(4)] == counts
         assert pool.num_free == counts.count(0)
         assert pool.num_used == 4 - pool.num_free
+
+
+def test_refusals_say_what_was_wanted_what_there_is_and_what_to_do() -> None:
+    pool = PagePool(5)
+    freed, owned = pool.allocate_many(2)
+    pool.release(freed)
+    for verb, operation in (("shared", pool.share), ("released", pool.release)):
+        with pytest.raises(ValueError) as refused:  # noqa: PT011 (the whole message is compared)
+            operation(freed)
+        assert str(refused.value) == f"page 0 is free: nobody owns it, so it cannot be {verb}; allocate it first"
+    for verb, many in (("shared", pool.share_many), ("released", pool.release_many)):
+        for page_id in (freed, 2):  # one that somebody owned once, and the next that nobody ever had
+            with pytest.raises(ValueError) as refused:  # noqa: PT011
+                many([owned, page_id])
+            told = f"page {page_id} is free: nobody owns it, so it cannot be {verb}; allocate it first"
+            assert str(refused.value) == told
+    assert pool.ref_counts == [0, 1]
+    for wanted, pages in ((5, "5 pages"), (6, "6 pages")):
+        with pytest.raises(OutOfPages) as short:
+            pool.allocate_many(wanted)
+        told = f"asked for {pages}, but 4 of 5 are free; release what is no longer needed, or open a larger pool"
+        assert str(short.value) == told
+    pool.allocate_many(4)
+    with pytest.raises(OutOfPages, match="^asked for 1 page, but 0 of 5 are free; "):
+        pool.allocate()
+
+
+def test_a_pool_shows_what_is_used_and_free() -> None:
+    pool = PagePool(5)
+    pool.allocate_many(2)
+    assert repr(pool) == "PagePool(num_pages=5, num_used=2, num_free=3)"

@@ -72,3 +72,17 @@ def test_a_table_holds_just_the_pages_its_tokens_need() -> None:
         PageTable(4, [5, 2], 9)
     with pytest.raises(ValueError, match="page_size is 0; it must be at least 1"):
         PageTable(0)
+
+
+def test_a_new_table_is_empty_and_shows_what_it_holds() -> None:
+    table = PageTable(4)
+    assert (len(table), table.page_ids) == (0, [])
+    table.extend([], 0)
+    table.extend([7, 2], 5)
+    assert repr(table) == "PageTable(page_size=4, page_ids=[7, 2], num_tokens=5)"
+
+
+def test_a_refused_extension_says_how_many_pages_it_needs() -> None:
+    table = PageTable(4, [7], 3)
+    with pytest.raises(ValueError, match="^6 more tokens need 2 more pages, but 1 are given$"):
+        table.extend([1], 6)

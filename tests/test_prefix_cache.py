@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvpaged import OutOfPages, PagePool, PrefixCache
+from kvpaged.tokens import common_prefix, pack
 
 
 def cache_with(*prompts: list[int], page_size: int = 4, num_pages: int = 64) -> tuple[PagePool, PrefixCache]:
@@ -241,3 +242,71 @@ def test_the_queue_of_leaves_does_not_grow_with_what_is_gone() -> None:
         insert(prefix, [*range(length)])
     assert len(prefix) == 1
     assert len(prefix._queue) < 100
+
+
+def test_a_cache_of_no_slots_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match="^page_size is 0; it must be at least 1$"):
+        PrefixCache(PagePool(4), 0)
+
+
+def test_a_cache_that_was_given_no_log_keeps_none() -> None:
+    _, prefix = cache_with([1, 2, 3, 4, 5])
+    assert len(prefix.events) == 0
+    assert not prefix.events.recording
+
+
+def test_a_fuller_page_takes_the_place_of_a_partly_filled_one_and_goes_on() -> None:
+    pool, prefix = cache_with([1, 2])
+    insert(prefix, [1, 2, 3, 4, 5, 6])
+    assert (len(prefix), pool.num_used) == (2, 2)
+    assert [node.tokens for node in prefix.nodes()] == [[1, 2, 3, 4], [5, 6]]
+
+
+def test_inserting_returns_the_last_node_whose_page_is_full() -> None:
+    pool, prefix = cache_with()
+    pages = pool.allocate_many(4)
+    root = prefix.insert_packed(pack([1, 2]), pages[:1], None)
+    assert root.parent is None, "no page is full: the root it is"
+    full = prefix.insert_packed(pack([5, 6, 7, 8, 9]), pages[1:3], None)
+    assert full.tokens == [5, 6, 7, 8]
+    again = prefix.insert_packed(pack([9]), pages[2:3], None, after=full)
+    assert again is full
+    more = prefix.insert_packed(pack([9, 9]), pages[3:], None, after=full)
+    covered = prefix.insert_packed(pack([9]), pages[2:3], None, after=full)
+    assert more is full
+    assert covered is full, "another page holds these tokens, and more"
+
+
+def test_the_best_partial_match_is_found_among_a_thousand_with_a_few_comparisons(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _, prefix = cache_with(*([first, second, 0, 0] for first in range(32) for second in range(32)), num_pages=1024)
+    compared = []
+
+    def counted(one: bytes, other: bytes) -> int:
+        compared.append(other)
+        return common_prefix(one, other)
+
+    monkeypatch.setattr("kvpaged.prefix_cache.common_prefix", counted)
+    assert prefix.match([17, 20, 5]).num_tokens == 2
+    assert len(compared) <= 3
+
+
+def test_nodes_come_depth_first_in_the_order_in_which_they_were_cached() -> None:
+    _, prefix = cache_with([9, 9, 9, 9, 1], [3, 3, 3, 3], [9, 9, 9, 9, 0])
+    insert(prefix, [1], "salt")
+    insert(prefix, [5, 5, 5, 5])
+    assert [node.tokens for node in prefix.nodes()] == [[9] * 4, [1], [0], [3] * 4, [5] * 4, [1]]
+
+
+def test_what_cannot_be_allocated_is_told_in_numbers() -> None:
+    pool, prefix = cache_with([1, 2, 3, 4, 5], num_pages=3)
+    pool.allocate()
+    told = "3 pages: of 3, 0 are free and 2 more can be evicted; release a sequence, or open a larger pool"
+    with pytest.raises(OutOfPages, match=f"^asked for {told}$"):
+        prefix.allocate_many(3)
+    prefix.clear()
+    pool.allocate_many(2)
+    for wanted, pages in ((1, "1 page"), (2, "2 pages")):
+        with pytest.raises(OutOfPages, match=f"^asked for {pages}: of 3, 0 are free and 0 more"):
+            prefix.allocate_many(wanted)

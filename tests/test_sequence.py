@@ -455,3 +455,153 @@ def test_importing_kvpaged_imports_neither_torch_nor_numpy() -> None:
     code = "import sys, kvpaged; print(sorted({'torch', 'numpy', 'numba', 'matplotlib'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_fork_of_a_salted_sequence_is_salted_too_and_knows_what_was_cached() -> None:
+    cache = PagedKVCache(16, 4)
+    computed(cache, [1, 2, 3, 4, 5], "secret").release()
+    sequence = cache.sequence([1, 2, 3, 4, 6], "secret")
+    fork = sequence.fork()
+    assert (fork.cache_salt, fork.num_cached_tokens) == ("secret", sequence.num_cached_tokens) == ("secret", 4)
+    sequence.release()
+    for token in (7, 8, 9):
+        fork.append(token)
+    fork.mark_computed()
+    fork.release()
+    prompt = [1, 2, 3, 4, 6, 7, 8, 9]
+    assert cache.prefix.match(prompt).num_tokens == 0
+    assert cache.prefix.match(prompt, "secret").num_tokens == 8
+
+
+def test_a_page_of_one_slot_takes_one_page_a_token() -> None:
+    cache = PagedKVCache(4, 1)
+    sequence = cache.sequence([1])
+    sequence.append(2)
+    assert (sequence.table.page_ids, cache.pool.num_used) == ([0, 1], 2)
+
+
+def test_a_copy_before_the_last_slot_takes_the_copys_page_alone(cache: PagedKVCache) -> None:
+    sequence = cache.sequence(range(3))
+    sequence.fork().append(9)
+    assert cache.pool.num_used == 2
+
+
+def test_any_number_of_computed_tokens_up_to_all_can_be_noted_and_noting_it_again_says_nothing(
+    cache: PagedKVCache,
+) -> None:
+    sequence = cache.sequence(range(6))
+    sequence.mark_computed(0)
+    sequence.mark_computed(5)
+    sequence.mark_computed(6)
+    before = state(cache)
+    sequence.mark_computed(6)
+    sequence.mark_computed(2)
+    sequence.mark_computed()
+    assert state(cache) == before
+    assert [event.number for event in cache.events if event.kind == "compute"] == [5, 6]
+
+
+def test_what_is_computed_after_a_truncation_over_several_pages_is_found_again(cache: PagedKVCache) -> None:
+    sequence = computed(cache, [*range(20)])
+    sequence.truncate(9)
+    for token in range(50, 60):
+        sequence.append(token)
+    sequence.mark_computed()
+    assert cache.prefix.match([*range(9), *range(50, 60)]).num_tokens == 16
+    sequence.truncate(16)
+    sequence.truncate(13)
+    for token in range(70, 80):
+        sequence.append(token)
+    sequence.mark_computed()
+    assert cache.prefix.match([*range(9), *range(50, 54), *range(70, 80)]).num_tokens == 20
+
+
+def test_what_is_computed_after_a_partial_hit_was_given_up_is_found_again() -> None:
+    cache = PagedKVCache(4, 4)
+    computed(cache, [*range(8)]).release()
+    other = cache.sequence([50])
+    prompt = [0, 1, 2, 3, 4, 60, 61, 62]
+    sequence = cache.sequence(prompt)
+    assert sequence.num_cached_tokens in (4, 5)
+    sequence.mark_computed()
+    assert cache.prefix.match(prompt).num_tokens == 8
+    other.release()
+    cache.check()
+
+
+def test_pages_computed_after_everything_cached_was_evicted_are_found_again(cache: PagedKVCache) -> None:
+    computed(cache, [1, 2, 3, 4]).release()
+    sequence = cache.sequence([9, 9, 9, 9, 9])  # matches nothing, below the same root
+    cache.prefix.evict(1)
+    sequence.mark_computed()
+    assert cache.prefix.match([9, 9, 9, 9]).num_tokens == 4
+
+
+def test_a_sequence_and_its_cache_show_what_they_hold() -> None:
+    cache = PagedKVCache(8, 4)
+    sequence = computed(cache, [*range(5)])
+    sequence.append(5)
+    assert cache.page_size == 4
+    assert repr(sequence) == "Sequence(id=0, 6 tokens, 5 computed, pages=[0, 1])"
+    assert repr(cache) == "PagedKVCache(num_pages=8, page_size=4, 1 sequences, 1 pages cached, 6 free)"
+    sequence.release()
+    assert repr(sequence) == "Sequence(id=0, 0 tokens, 5 computed, released)"
+
+
+def test_an_empty_prompt_is_refused_in_words(cache: PagedKVCache) -> None:
+    with pytest.raises(ValueError, match="^the prompt is empty; a sequence needs at least one token to compute logits"):
+        cache.sequence([])
+
+
+def test_check_names_the_prefix_cache_among_the_owners() -> None:
+    cache = PagedKVCache(8, 4)
+    sequence = computed(cache, [1, 2, 3, 4])
+    cache.pool.share(0)
+    told = "law 1: page 0 has 3 references in the pool, but 2 owners: sequence 0, the prefix cache"
+    with pytest.raises(AssertionError, match=f"^{told}$"):
+        cache.check()
+    sequence.release()
+
+
+def test_check_finds_a_page_that_the_prefix_cache_has_after_two_prefixes() -> None:
+    cache = PagedKVCache(8, 2)
+    one, other, shared = cache.pool.allocate_many(3)
+    cache.prefix.insert([1, 1, 5, 5], [one, shared])
+    cache.prefix.insert([2, 2, 5, 5], [other, shared])
+    cache.pool.release_many([one, other, shared])
+    with pytest.raises(AssertionError, match=rf"law 2: page {shared} .*, after different tokens"):
+        cache.check()
+
+
+@pytest.mark.parametrize("pages", [1, 2, 3])
+def test_check_tells_the_beginning_from_every_later_page(pages: int) -> None:
+    cache = PagedKVCache(16, 2)
+    long, short = cache.sequence([token for token in range(pages) for _ in range(2)] + [9, 9]), cache.sequence([9, 9])
+    cache.pool.release(short.table.page_ids[0])
+    cache.pool.share(long.table.page_ids[-1])
+    short.table.page_ids[0] = long.table.page_ids[-1]
+    with pytest.raises(AssertionError, match=r"law 2: .*, after different tokens"):
+        cache.check()
+
+
+def test_a_partial_hit_given_up_keeps_its_salt() -> None:
+    cache = PagedKVCache(4, 4)
+    computed(cache, [*range(8)], "secret").release()
+    waiting = cache.sequence([50])
+    sequence = cache.sequence([0, 1, 2, 3, 4, 60, 61, 62, 63, 64, 65, 66], "secret")
+    assert (sequence.num_cached_tokens, sequence.cache_salt) == (4, "secret")
+    waiting.release()
+
+
+def test_whole_pages_evicted_under_another_are_cached_again_when_a_fork_keeps_the_last_one() -> None:
+    cache = PagedKVCache(16, 4)
+    one, other = cache.sequence(range(4)), cache.sequence(range(6))
+    one.mark_computed()
+    other.mark_computed()  # its first page is the same, so the cache keeps the other's
+    one.release()
+    cache.prefix.evict(1)
+    fork = other.fork()
+    other.release()
+    assert cache.prefix.match(range(6)).num_tokens == 4
+    fork.release()
+    cache.check()

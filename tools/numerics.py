@@ -128,7 +128,7 @@ class Findings:
 
 
 def check(numbers: range) -> Iterator[Findings]:
-    """Check these configurations; yield the findings so far after each. AssertionError names the first that fails."""
+    """Check these configurations; yield the findings, which grow, after each. AssertionError names what fails."""
     findings = Findings({}, Counter())
     for number in numbers:
         configuration = Configuration(number)

@@ -174,7 +174,7 @@ class _Paged:
 
 
 def _prompt_tokens(model: LanguageModel, prompt: str | None) -> list[int]:
-    from kvpaged.model import load_tokenizer
+    from kvpaged.model import check_tokenizer, load_tokenizer
     from kvpaged.model.recall_text import ask, make_story
 
     if prompt is None:
@@ -182,7 +182,9 @@ def _prompt_tokens(model: LanguageModel, prompt: str | None) -> list[int]:
         prompt = story.text + ask(story.facts[4]).prompt
     if model.checkpoint is None:
         raise ValueError("the model has no tokenizer")
-    tokens: list[int] = load_tokenizer(model.checkpoint).encode(prompt).ids
+    tokenizer = load_tokenizer(model.checkpoint)
+    check_tokenizer(tokenizer, model.config)
+    tokens: list[int] = tokenizer.encode(prompt).ids
     if not tokens:
         raise ValueError("the prompt is empty; give it at least one word")
     return tokens

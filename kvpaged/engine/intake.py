@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from itertools import count
 from typing import cast
 
@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 from kvpaged.engine.beam import BeamSearch
 from kvpaged.engine.request import Request
 from kvpaged.engine.sampling import BeamSearchParams, Params, SamplingParams
-from kvpaged.model import ModelShape
+from kvpaged.model import ModelShape, check_tokenizer
 from kvpaged.page_table import pages_for
 from kvpaged.tokens import as_tokens
 
@@ -19,11 +19,13 @@ Prompt = str | Sequence[int]
 
 
 class Intake:
-    """Refuses what an engine could never serve: ValueError, with the numbers."""
+    """Refuses what an engine could never serve: ValueError or TypeError, with what was given."""
 
     def __init__(
         self, config: ModelShape, tokenizer: Tokenizer | None, num_pages: int, page_size: int, max_running: int
     ) -> None:
+        if tokenizer is not None:
+            check_tokenizer(tokenizer, config)
         self._config = config
         self._tokenizer = tokenizer
         self._num_pages = num_pages
@@ -91,7 +93,9 @@ class Intake:
         if isinstance(prompt, str):
             if self._tokenizer is None:
                 raise ValueError("this engine has no tokenizer: give prompts as lists of token ids")
-            prompt = self._tokenizer.encode(prompt).ids
+            prompt = self._tokenizer.encode(_checked_text(prompt)).ids
+        elif isinstance(prompt, bytes | bytearray | memoryview):
+            raise TypeError(f"the prompt is {type(prompt).__name__}: decode it to a string first")
         tokens = as_tokens(prompt)[0]
         if not tokens:
             raise ValueError("the prompt is empty; give it at least one token")
@@ -102,9 +106,23 @@ class Intake:
 
 def _as_list(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
     """One prompt or several, as a list of prompts."""
-    if isinstance(prompts, str):
-        return [prompts]
+    if isinstance(prompts, str | bytes | bytearray | memoryview):
+        return [cast(str, prompts)]
+    if not isinstance(prompts, Iterable):
+        raise TypeError(f"prompts are {prompts!r}: give a string, a list of token ids, or a list of such")
     listed = list(prompts)
     if listed and all(isinstance(each, int) for each in listed):
         return [cast(list[int], listed)]
     return cast(list[Prompt], listed)
+
+
+def _checked_text(text: str) -> str:
+    """The text, if it is one: a string may hold halves of characters, which no encoding has."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        half = text[error.start]
+        raise ValueError(
+            f"the prompt has {half!r}, which is no character, at index {error.start}: decode its bytes as what they are"
+        ) from None
+    return text

@@ -3,6 +3,15 @@
 from kvpaged.model.config import ModelConfig
 from kvpaged.model.decoder import Attend, Decoder
 from kvpaged.model.language_model import LanguageModel, ModelShape
-from kvpaged.model.loading import load_model, load_tokenizer
+from kvpaged.model.loading import check_tokenizer, load_model, load_tokenizer
 
-__all__ = ["Attend", "Decoder", "LanguageModel", "ModelConfig", "ModelShape", "load_model", "load_tokenizer"]
+__all__ = [
+    "Attend",
+    "Decoder",
+    "LanguageModel",
+    "ModelConfig",
+    "ModelShape",
+    "check_tokenizer",
+    "load_model",
+    "load_tokenizer",
+]

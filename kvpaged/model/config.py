@@ -46,7 +46,7 @@ class ModelConfig:
         """Read a Hugging Face `config.json`; ValueError for anything this decoder does not compute."""
         try:
             raw = dict(json.loads(path.read_text(encoding="utf-8")))
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise ValueError(f"{path} is no JSON object ({error}): fetch the checkpoint again") from None
         try:
             return cls._from_hugging_face(raw)
@@ -59,9 +59,12 @@ class ModelConfig:
             value = raw.get(name, accepted[0])
             if value not in accepted:
                 raise ValueError(f"{name} is {value!r}, and this decoder computes {accepted[0]!r} only: {remedy}")
-        missing = [name for name in _REQUIRED if not isinstance(raw.get(name), int)]
-        if missing:
-            raise ValueError(f"no whole number for {', '.join(missing)}: add them to the file")
+        wrong = [name for name in _SIZES if not _is_size(raw.get(name))]
+        wrong += [name for name in _OPTIONAL_SIZES if raw.get(name) is not None and not _is_size(raw[name])]
+        if wrong:
+            raise ValueError(f"no whole number from 1 to {_LARGEST:,} for {', '.join(wrong)}: mend the file")
+        if raw["num_hidden_layers"] > _DEEPEST:
+            raise ValueError(f"num_hidden_layers is {raw['num_hidden_layers']}: give at most {_DEEPEST}")
         heads = raw["num_attention_heads"]
         if raw.get("head_dim") is None and raw["hidden_size"] % heads:
             raise ValueError(f"hidden_size {raw['hidden_size']} does not divide into {heads} heads: give head_dim")
@@ -75,14 +78,14 @@ class ModelConfig:
             head_dim=raw.get("head_dim") or raw["hidden_size"] // heads,
             max_position_embeddings=raw["max_position_embeddings"],
             rope_theta=_rope_theta(raw),
-            rms_norm_eps=raw.get("rms_norm_eps", cls.rms_norm_eps),
-            tie_word_embeddings=raw.get("tie_word_embeddings", False),
+            rms_norm_eps=_positive(raw, "rms_norm_eps", cls.rms_norm_eps),
+            tie_word_embeddings=_flag(raw, "tie_word_embeddings"),
             bos_token_id=_one_token(raw, "bos_token_id"),
             eos_token_id=_one_token(raw, "eos_token_id"),
         )
 
 
-_REQUIRED = (
+_SIZES = (
     "vocab_size",
     "hidden_size",
     "intermediate_size",
@@ -90,6 +93,10 @@ _REQUIRED = (
     "num_attention_heads",
     "max_position_embeddings",
 )
+
+_OPTIONAL_SIZES = ("num_key_value_heads", "head_dim")
+# Beyond these a file is damaged, not ambitious; and building the decoder it describes would take for ever.
+_LARGEST, _DEEPEST = 2**31 - 1, 1000
 
 # name, values accepted (the first where the file is silent), remedy
 _COMPUTED: tuple[tuple[str, tuple[Any, ...], str], ...] = (
@@ -101,23 +108,45 @@ _COMPUTED: tuple[tuple[str, tuple[Any, ...], str], ...] = (
 )
 
 
+def _is_size(value: object) -> bool:
+    return type(value) is int and 1 <= value <= _LARGEST  # True is an int too, but no size
+
+
+def _positive(raw: dict[str, Any], name: str, default: float) -> float:
+    value = raw.get(name, default)
+    if type(value) not in (int, float) or not 0 < value < float("inf"):
+        raise ValueError(f"{name} is {value!r}: give a positive number")
+    return float(value)
+
+
+def _flag(raw: dict[str, Any], name: str) -> bool:
+    value = raw.get(name, False)
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} is {value!r}: give true or false")
+    return value
+
+
 def _rope_theta(raw: dict[str, Any]) -> float:
     """The rotary base: in `rope_parameters` (transformers 5), else beside the rest (4 and earlier)."""
-    theta = raw.get("rope_theta", ModelConfig.rope_theta)
+    beside = {} if raw.get("rope_theta") is None else {"rope_theta": raw["rope_theta"]}
     for name in ("rope_scaling", "rope_parameters"):
         rope = raw.get(name) or {}
+        if not isinstance(rope, dict):
+            raise ValueError(f"{name} is {rope!r}: give an object, or leave it out")
         kind = rope.get("rope_type", rope.get("type", "default"))
         if kind != "default" or rope.get("partial_rotary_factor", 1.0) != 1.0:
             raise ValueError(
                 f"{name} is {rope!r}, and this decoder turns whole heads by unscaled angles only: "
                 "use a checkpoint without RoPE scaling"
             )
-        theta = rope.get("rope_theta", theta)
-    return float(theta)
+        beside |= rope
+    return _positive(beside, "rope_theta", ModelConfig.rope_theta)
 
 
 def _one_token(raw: dict[str, Any], name: str) -> int | None:
     token = raw.get(name)
     if isinstance(token, list):
         raise ValueError(f"{name} is {token!r}, and this decoder knows one such token: keep the one you need")
+    if token is not None and not (type(token) is int and 0 <= token < raw["vocab_size"]):
+        raise ValueError(f"{name} is {token!r}, and the vocabulary has {raw['vocab_size']} tokens: give one of them")
     return token

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from kvpaged.model.config import ModelConfig
 from kvpaged.model.decoder import Decoder
+from kvpaged.model.language_model import ModelShape
 
 SHIPPED = {"recall": Path(__file__).parent / "recall"}
 
@@ -37,6 +38,8 @@ def load_model(name_or_path: str | Path, dtype: torch.dtype = torch.float32) -> 
                 f"{path}: {name} has shape {tuple(tensor.shape)}, expected {tuple(wanted[name])}: "
                 "config.json and the weights belong to different models"
             )
+        if not tensor.is_floating_point():
+            raise ValueError(f"{path}: {name} is {tensor.dtype}, no floating point: fetch the checkpoint again")
         found[name] = tensor.to(dtype)
     missing = sorted(wanted.keys() - found.keys())
     if missing:
@@ -56,6 +59,21 @@ def load_tokenizer(name_or_path: str | Path) -> Tokenizer:
         return Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare Exception
         raise ValueError(f"{path} is not a tokenizer ({error}): fetch the checkpoint again") from None
+
+
+def check_tokenizer(tokenizer: Tokenizer, config: ModelShape) -> None:
+    """ValueError if this tokenizer cannot be the one that the model was trained with."""
+    largest = max(tokenizer.get_vocab().values(), default=-1)
+    if largest >= config.vocab_size:
+        raise ValueError(
+            f"the tokenizer has a token {largest}, and the model a vocabulary of {config.vocab_size}: "
+            "they belong to different models"
+        )
+    for token in config.eos_token_ids:
+        if tokenizer.id_to_token(token) is None:
+            raise ValueError(
+                f"the model ends a text with token {token}, and the tokenizer has none: they belong to different models"
+            )
 
 
 def _folder(name_or_path: str | Path) -> Path:
@@ -97,5 +115,5 @@ def _shards(folder: Path) -> list[Path]:
     try:
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
         return [_file(folder, name) for name in names]
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ValueError(f"{index} is no index of shards ({error}): fetch the checkpoint again") from None
