@@ -62,8 +62,8 @@ SHAPES: dict[str, PreTrainedConfig] = {
         max_position_embeddings=1024,
         eos_token_id=None,
     ),
-    "GPT-2, 6 layers of 384, 6 heads": GPT2Config(
-        vocab_size=2048, n_embd=384, n_layer=6, n_head=6, n_positions=1024, bos_token_id=0, eos_token_id=None
+    "the shape of distilgpt2: 6 layers of 768, 12 heads": GPT2Config(
+        vocab_size=2048, n_embd=768, n_layer=6, n_head=12, n_positions=1024, bos_token_id=0, eos_token_id=None
     ),
 }
 
