@@ -117,8 +117,8 @@ def test_every_token_is_written_once_and_padding_never(
     texts, memory, written = [*prompts(5, seed=7), STORY, STORY], memory_for(llama), []
     write = memory.storage.write
 
-    def noting(layer: int, slots: torch.Tensor, *tensors: torch.Tensor) -> None:
-        written.extend((layer, slot) for slot in slots.tolist())
+    def noting(layer: int, slots: list[int], *tensors: torch.Tensor) -> None:
+        written.extend((layer, slot) for slot in slots)
         write(layer, slots, *tensors)
 
     monkeypatch.setattr(memory.storage, "write", noting)

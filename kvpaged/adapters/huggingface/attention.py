@@ -52,8 +52,13 @@ def paged_attention_forward(
     factor = 1.0 if scaling is None else scaling * math.sqrt(head_dim)  # ours divides by sqrt(head_dim)
     if not math.isclose(factor, 1.0, rel_tol=1e-6):
         query = query * factor
-    packed = (each.transpose(1, 2).flatten(0, 1) for each in (query, key, value))
-    return attend(_layer(module), *packed).view(batch, q_len, heads, head_dim), None
+    output = attend(_layer(module), packed(query), packed(key), packed(value))
+    return output.view(batch, q_len, heads, head_dim), None
+
+
+def packed(heads: Tensor) -> Tensor:
+    """[batch, heads, length, head_dim] -> [batch * length, heads, head_dim]: row after row."""
+    return heads.squeeze(2) if heads.shape[2] == 1 else heads.transpose(1, 2).flatten(0, 1)
 
 
 def _layer(module: nn.Module) -> int:

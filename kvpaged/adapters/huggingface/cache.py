@@ -174,8 +174,8 @@ class PagedCache(Cache):
         mask, positions = kwargs.get("attention_mask"), kwargs.get("position_ids")
         check_layout(mask, positions, [row.padding for row in rows], self._columns, len(tokens[0]))
         limit = self._served.config.max_position_embeddings
-        self._step = Step(self._storage, rows, self._columns, tokens, limit)
-        if not self.reads_in_place:
+        self._step = Step(self._storage, rows, self._columns, tokens, limit, self.reads_in_place)
+        if not self._step.in_place:
             return None
         return args, {**kwargs, "attention_mask": NO_MASK, "attend": self._step.attend}
 
@@ -271,7 +271,7 @@ class _PagedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         """
         step = self._cache.step
         step.write(self._layer, key_states, value_states)
-        if self._cache.reads_in_place:
+        if step.in_place:
             return key_states, value_states
         return step.gather(self._layer, key_states, value_states)
 

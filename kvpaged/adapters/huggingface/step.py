@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kvpaged.adapters.huggingface.attention import packed
 from kvpaged.attention import contiguous_attention, default_backend, paged_attention, paged_attention_decode
 from kvpaged.page import PageStorage
 from kvpaged.page_table import PageTable, pages_for
@@ -33,14 +34,22 @@ class Step:
     """
 
     def __init__(
-        self, storage: PageStorage, rows: Sequence[Row], columns: int, tokens: Sequence[Sequence[int]], max_tokens: int
+        self,
+        storage: PageStorage,
+        rows: Sequence[Row],
+        columns: int,
+        tokens: Sequence[Sequence[int]],
+        max_tokens: int,
+        in_place: bool,
     ) -> None:
         """Give the new tokens slots.
 
-        rows: as they stand, with K and V for `columns` columns. tokens: [rows][new columns]. Raises OutOfPages, or
-        ValueError for tokens that a row cannot have; nothing is then changed.
+        rows: as they stand, with K and V for `columns` columns. tokens: [rows][new columns]. max_tokens: of a row.
+        in_place: whether attention will read the pages itself, by `attend`, or wants them gathered. Raises
+        OutOfPages, or ValueError for tokens that a row cannot have; nothing is then changed.
         """
         self.storage = storage
+        self.in_place = in_place
         self.gathered_pages = 0
         self._gathered: Tensor | None = None
         self.num_columns = len(tokens[0])
@@ -59,10 +68,10 @@ class Step:
 
     def write(self, layer: int, keys: Tensor, values: Tensor) -> None:
         """Store K and V of the new tokens, [rows, kv_heads, new columns, head_dim], those of padding left out."""
-        packed = [each.transpose(1, 2).flatten(0, 1) for each in (keys, values)]
+        keys, values = packed(keys), packed(values)
         if self._written is not None:
-            packed = [each[self._written] for each in packed]
-        self.storage.write(layer, self._slots, *packed)
+            keys, values = keys[self._written], values[self._written]
+        self.storage.write(layer, self._slots, keys, values)
 
     def gather(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """K and V of all columns, [rows, kv_heads, columns, head_dim]; keys and values are those of the new ones."""
@@ -159,7 +168,7 @@ class Step:
                 slots += sequence.slot_mapping(first, stop)
                 end = (row + 1) * self.num_columns
                 written += range(end - (stop - first), end)
-        self._slots = torch.tensor(slots, dtype=torch.int64)
+        self._slots = slots
         everything = len(written) == len(self.rows) * self.num_columns
         self._written = None if everything else torch.tensor(written, dtype=torch.int64)
         self._page_tables: Tensor | None = None
@@ -168,9 +177,9 @@ class Step:
             array = np.zeros((len(tables), max(map(len, tables))), dtype=np.int32)
             for index, page_ids in enumerate(tables):
                 array[index, : len(page_ids)] = page_ids
-            lengths = np.add.outer(np.array(self._starts), np.arange(1, self.num_columns + 1)).astype(np.int32)
+            lengths = [start + each for start in self._starts for each in range(1, self.num_columns + 1)]
             self._page_tables = torch.from_numpy(array.repeat(self.num_columns, axis=0))
-            self._seq_lens = torch.from_numpy(lengths.ravel())
+            self._seq_lens = torch.tensor(lengths, dtype=torch.int32)
 
     def _table(self, row: int) -> PageTable:
         """The table of a row, up to its last new token."""
