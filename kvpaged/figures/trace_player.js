@@ -165,7 +165,7 @@
   // ---- The pictures: a page has the shape that kvpaged/figures/page_shape.py gives it.
 
   const escaped = (text) => String(text).replace(/[&<>"]/g, (c) => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" })[c]);
-  const INK = "#111", NEUTRAL = "#a3a9b0", SLOT = 15, ROW = 13, HEAD = 18, PAD = 4;
+  const INK = "#111", NEUTRAL = "#8a8f96", SLOT = 15, ROW = 13, HEAD = 18, PAD = 4;
 
   function usesOf(state, size) {
     const uses = {};
