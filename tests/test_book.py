@@ -34,7 +34,10 @@ def site(tmp_path: Path) -> Path:
         ("<style>a { background: url(https://cdn.example/x.png) }</style>", "loads https://cdn.example/x.png"),
         ('<a href="missing.html">x</a>', "missing.html is not there"),
         ('<a href="other.html#nowhere">x</a>', "other.html#nowhere: no such place"),
-        ('<img src="data:image/png;base64,">', "no alternative text"),
+        ('<img src="data:image/png;base64,">', "no text says what it shows: data:image/png;base64,"),
+        ('<article><img src="other.html" alt=""></article>', "no text says what it shows: other.html"),
+        ('<article><img src="other.html" alt="the file plot_1.png again"></article>', "no text says what it shows"),
+        ('<svg aria-label="Image"></svg>', "no text says what it shows: a drawing"),
     ],
 )
 def test_the_site_checker_names_the_page_and_the_fault(site: Path, markup: str, fault: str) -> None:
@@ -46,7 +49,8 @@ def test_the_site_checker_names_the_page_and_the_fault(site: Path, markup: str, 
 
 def test_the_site_checker_accepts_links_out_and_links_to_places(site: Path) -> None:
     (site / "page.html").write_text(
-        '<a href="other.html#top">in</a><a href="https://example.org">out</a><img src="other.html" alt="words">',
+        '<a href="other.html#top">in</a><a href="https://example.org">out</a><img src="other.html" alt="">'
+        '<article><img src="other.html" alt="A pool of eight pages, all free"></article><svg aria-hidden="true"></svg>',
         encoding="utf-8",
     )
     assert check(site) == []

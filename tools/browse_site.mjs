@@ -43,7 +43,7 @@ await new Promise((listening) => server.listen(0, "127.0.0.1", listening));
 const base = `http://127.0.0.1:${server.address().port}/`;
 
 // What a player's pictures show: page numbers, owners and words, the pages last.
-const shown = (all) => all.map((player) => [...player.querySelectorAll("svg")].map((svg) => svg.textContent).join(""));
+const shown = (all) => all.map((player) => [...player.querySelectorAll("svg")].map((svg) => svg.textContent.replace(/\s/g, "")).join(""));
 
 // The page as it is without a script: each player shows the end of its run, drawn by the package itself.
 async function endsWithoutScript(name) {

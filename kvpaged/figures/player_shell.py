@@ -13,6 +13,7 @@ def player_html(name: str, data: dict[str, object], sentence: str, frame: str) -
         f'<section class="kvf kvt" tabindex="0" role="group" aria-label="{escape(name)}">'
         f"<style>{stylesheet('picture.css')}{stylesheet('trace_player.css')}</style>"
         f'<p class="say" aria-live="polite">{escape(sentence)}</p><div class="frame">{frame}</div>'
-        "<noscript><p>Without JavaScript this shows the end of the trace; with it, every step.</p></noscript>"
+        "<noscript><p>Without JavaScript, or in a notebook that is not trusted, this shows the end of the trace; "
+        "else every step.</p></noscript>"
         f'<script type="application/json">{payload}</script><script>{stylesheet("trace_player.js")}</script></section>'
     )

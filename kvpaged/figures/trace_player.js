@@ -100,7 +100,8 @@
       begin: (_, [, who, , tokens, number]) =>
         `${name(who)} begins with a prompt of ${plural(tokens.length, "token")}: ${quoted(words, tokens)}. ` +
         (number ? `The first ${number} are in the prefix cache; ${tokens.length - number} must be computed.`
-          : "Nothing of it is in the prefix cache: all must be computed."),
+          : trace.kinds.includes("insert") ? "Nothing of it is in the prefix cache: all must be computed."
+          : "All of them must be computed."),
       share: (state, [, who, pages]) => {
         const partly = state.hits[who] % size;
         return `${name(who)} becomes one more owner of ${named(pages)}, found in the prefix cache by its tokens: ` +
@@ -142,7 +143,9 @@
         const why = short ? "Pages are short. The prefix cache gives back what was not used for the longest time"
           : before && before[0] === "insert" ? "Another page now holds the same tokens and more. The prefix cache gives back"
           : "The prefix cache is told to give back";
-        return `${why}${short ? ", " : " "}${named(pages)}: ${fate(state, pages)}.`;
+        const all = freed(state, pages).length === pages.length;
+        const outcome = !all ? fate(state, pages) : pages.length === 1 ? "it is free again" : "they are free again";
+        return `${why}${short ? ", " : " "}${named(pages.slice().sort((a, b) => a - b))}: ${outcome}.`;
       },
       queue: (_, [, , , tokens, number]) => `Request ${request(number)} arrives and waits: ${quoted(words, tokens)}.`,
       admit: (_, [, who, , , number]) => `Request ${request(number)} is admitted: ${name(who)} is part of the batch from now on.`,
@@ -162,7 +165,7 @@
   // ---- The pictures: a page has the shape that kvpaged/figures/page_shape.py gives it.
 
   const escaped = (text) => String(text).replace(/[&<>"]/g, (c) => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" })[c]);
-  const INK = "#111", NEUTRAL = "#a3a9b0", SLOT = 15, ROW = 13, HEAD = 18, PAD = 4;
+  const INK = "#111", NEUTRAL = "#8a8f96", SLOT = 15, ROW = 13, HEAD = 18, PAD = 4;
 
   function usesOf(state, size) {
     const uses = {};
@@ -267,7 +270,9 @@
         tiles[page].className = touched.has(page) ? "now" : "";
       }
       const live = Object.keys(state.tables);
-      const ended = state.ended.slice(-4).map((each) =>
+      const gone = new Map(state.ended.map((each) => [owners[each][0], each]));
+      live.forEach((each) => gone.delete(owners[each][0])); // it was preempted, and is back
+      const ended = [...gone.values()].slice(-4).map((each) =>
         `<li class="ended">${who(owners[each])} is released: ${escaped(quoted(trace.words, state.tokens[each]))}</li>`);
       const texts = live.map((each) => rowPicture(trace, state, each, touched, +each === grown[0] ? grown[1] : Infinity)).concat(ended);
       texts.forEach((text, index) => {

@@ -8,7 +8,10 @@ from html import unescape
 import pytest
 
 from kvpaged import EventLog, PagedKVCache, Replay
+from kvpaged.engine import Engine, SamplingParams
 from kvpaged.figures import Arrive, ContiguousPlayer, Leave, TracePlayer, page_map
+from kvpaged.model import load_model
+from kvpaged.model.recall_text import make_story
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
@@ -110,6 +113,40 @@ def test_the_last_step_shows_the_state_of_the_real_pool(tmp_path):
     assert sorted(report["tiles"][0]) == ["0", "B", "C"]
     assert report["rows"][0].startswith("B 0 0 1 2 3 1 4 5 6 7 3 8 9 3 4")
     assert report["said"] == "K and V of 1 token of C are computed and stored in page 4."
+
+
+def test_the_last_step_of_a_run_that_ran_short_is_what_pool_and_tables_say(tmp_path):
+    log = EventLog()
+    engine = Engine(load_model("recall"), num_pages=11, page_size=8, events=log)
+    for seed in range(4):
+        story = make_story(num_facts=4, seed=seed)
+        engine.submit(story.text + story.questions[0].prompt, SamplingParams(max_tokens=12, ignore_eos=True))
+    while not any(event.kind == "preempt" for event in log):
+        assert engine.num_unfinished
+        engine.step()
+    report = visit(
+        tmp_path,
+        [TracePlayer(log, 8, 11)],
+        """
+        const [player] = players();
+        press(player, "End");
+        report.state = JSON.parse(player.dataset.state);
+        report.told = [];
+        for (press(player, "Home"); at(player) < +player.querySelector("[data-do=scrub]").max; ) {
+            press(player, "n");
+            report.told.push(player.dataset.sentence);
+        }
+        """,
+    )
+    pool, live = engine.cache.pool, engine.cache.sequences
+    counts = {page_id: pool.ref_count(page_id) for page_id in range(11) if pool.ref_count(page_id)}
+    state = {name: {int(key): value for key, value in table.items()} for name, table in report["state"].items()}
+    assert state["ref_counts"] == counts
+    assert state["tables"] == {sequence.id: sequence.table.page_ids for sequence in live}
+    assert state["lengths"] == {sequence.id: len(sequence) for sequence in live}
+    assert state["num_computed"] == {sequence.id: sequence.num_computed for sequence in live}
+    assert len(state["cached"]) == len(engine.cache.prefix)
+    assert any("is preempted" in sentence for sentence in report["told"]), "it pauses where a request makes way"
 
 
 def test_it_steps_scrubs_plays_and_answers_the_keyboard(tmp_path):
