@@ -10,6 +10,10 @@ from hypothesis import Phase, settings
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+# A busy machine is no fault: no test fails for being slow.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
+
 # For `mutmut` (see pyproject.toml): the same examples in each run, and a failure need not be made small, only found.
 settings.register_profile(
     "mutants", derandomize=True, database=None, deadline=None, phases=(Phase.explicit, Phase.generate)

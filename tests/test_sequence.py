@@ -517,15 +517,14 @@ def test_what_is_computed_after_a_truncation_over_several_pages_is_found_again(c
 
 
 def test_what_is_computed_after_a_partial_hit_was_given_up_is_found_again() -> None:
-    cache = PagedKVCache(4, 4)
+    cache = PagedKVCache(3, 4)
     computed(cache, [*range(8)]).release()
-    other = cache.sequence([50])
+    cache.sequence([50])  # leaves no page for a copy beside its source
     prompt = [0, 1, 2, 3, 4, 60, 61, 62]
     sequence = cache.sequence(prompt)
-    assert sequence.num_cached_tokens in (4, 5)
+    assert sequence.num_cached_tokens == 4
     sequence.mark_computed()
     assert cache.prefix.match(prompt).num_tokens == 8
-    other.release()
     cache.check()
 
 
