@@ -573,6 +573,17 @@ def test_check_finds_a_page_that_the_prefix_cache_has_after_two_prefixes() -> No
 
 
 @pytest.mark.parametrize("pages", [1, 2, 3])
+def test_check_tells_the_beginning_from_every_later_page_of_a_cached_path(pages: int) -> None:
+    cache = PagedKVCache(16, 2)
+    [first] = cache.sequence([9, 9]).table.page_ids
+    before = cache.pool.allocate_many(pages)
+    cache.prefix.insert([token for token in range(pages) for _ in range(2)] + [9, 9], [*before, first])
+    cache.pool.release_many(before)
+    with pytest.raises(AssertionError, match=rf"law 2: page {first} .*, after different tokens"):
+        cache.check()
+
+
+@pytest.mark.parametrize("pages", [1, 2, 3])
 def test_check_tells_the_beginning_from_every_later_page(pages: int) -> None:
     cache = PagedKVCache(16, 2)
     long, short = cache.sequence([token for token in range(pages) for _ in range(2)] + [9, 9]), cache.sequence([9, 9])

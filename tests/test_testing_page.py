@@ -18,13 +18,12 @@ def test_the_page_names_files_that_are_there(path: str) -> None:
 
 
 def test_the_figures_of_mutation_are_those_of_the_list() -> None:
-    faults, noticed, others, harmless = re.search(  # type: ignore[union-attr]
-        r"puts ([\d,]+) faults.*?notice\s+([\d.]+) %.*?The (\d+) others.*?; (\d+) change nothing", PAGE, re.DOTALL
+    faults, noticed, others = re.search(  # type: ignore[union-attr]
+        r"puts ([\d,]+) faults.*?notice\s+([\d.]+) %.*?The (\d+) others change nothing", PAGE, re.DOTALL
     ).groups()
     number = int(faults.replace(",", ""))
     assert int(others) == len(NAMES)
     assert float(noticed) == round(100 * (1 - len(NAMES) / number), 1) >= 95
-    assert int(harmless) == len(NAMES) - SURVIVORS.split("yet\n")[1].count("__mutmut_")
     assert faults in SURVIVORS
 
 
