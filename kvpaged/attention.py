@@ -8,7 +8,9 @@ Vaswani et al., "Attention Is All You Need" (2017), section 3.2.1; Ainslie et al
 Kwon et al., "Efficient Memory Management for Large Language Model Serving with PagedAttention" (2023), section 4.1.
 """
 
+import functools
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -74,6 +76,13 @@ def default_backend(head_dim: int) -> Backend:
     return "kernel" if has_numba() and head_dim % 16 == 0 else "gather"
 
 
+@functools.cache
+def _compiled_decode() -> Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]:
+    from kvpaged.kernel import decode_attention
+
+    return decode_attention
+
+
 def _choose(backend: Backend | None, head_dim: int) -> Backend:
     if backend not in (None, "kernel", "gather"):
         raise ValueError(f"backend is {backend!r}; give 'kernel', 'gather' or nothing")
@@ -120,12 +129,10 @@ def paged_attention_decode(
     """
     chosen = _choose(backend, storage.head_dim)
     _check_query(query, storage.num_kv_heads, storage.head_dim, storage.dtype)
-    _check_batch(len(query), page_tables, seq_lens)
+    _check_batch(query.shape[0], page_tables, seq_lens)
     storage.check_read(layer, page_tables, seq_lens)
     if chosen == "kernel":
-        from kvpaged.kernel import decode_attention
-
-        return decode_attention(query, storage.keys(layer), storage.values(layer), page_tables, seq_lens)
+        return _compiled_decode()(query, storage.keys(layer), storage.values(layer), page_tables, seq_lens)
     tables = []
     room = page_tables.shape[1] * storage.page_size
     for sequence, seq_len in enumerate(seq_lens.tolist()):
@@ -178,7 +185,7 @@ def streaming_attention(query: Tensor, storage: PageStorage, table: PageTable, l
 
 
 def _check_batch(num_sequences: int, page_tables: Tensor, seq_lens: Tensor) -> None:
-    if page_tables.ndim != 2 or len(page_tables) != num_sequences:
+    if page_tables.ndim != 2 or page_tables.shape[0] != num_sequences:
         raise ValueError(f"page_tables has shape {tuple(page_tables.shape)}, expected ({num_sequences}, max_pages)")
     if seq_lens.shape != (num_sequences,):
         raise ValueError(f"seq_lens has shape {tuple(seq_lens.shape)}, expected ({num_sequences},)")

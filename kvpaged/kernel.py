@@ -82,7 +82,7 @@ def decode_attention(query: Tensor, keys: Tensor, values: Tensor, page_tables: T
         )
     _compile_decode(keys.dtype)
     queries, tables, lengths = query.float().contiguous(), page_tables.contiguous(), seq_lens.contiguous()
-    output = torch.empty(query.shape, dtype=torch.float32)
+    output = torch.empty_like(queries)
     threads = torch.get_num_threads()
     outcome = _decode(
         queries.data_ptr(),
@@ -107,7 +107,7 @@ def decode_attention(query: Tensor, keys: Tensor, values: Tensor, page_tables: T
         _decode_in_threads(arrays, threads)
     elif outcome != DONE:
         _refuse(outcome, tables[outcome].tolist(), int(lengths[outcome]), num_pages, page_size)
-    return output.to(query.dtype)
+    return output if query.dtype == torch.float32 else output.to(query.dtype)
 
 
 def _decode_in_threads(arrays: "list[np.ndarray[Any, Any]]", most: int) -> None:
