@@ -51,6 +51,12 @@ def test_no_class_is_longer_than_ten_lines(chapter: Path) -> None:
                 assert lines <= CLASS_LINES_ALLOWED, f"class {node.name} has {lines} lines: it belongs in kvpaged"
 
 
+def test_a_class_has_a_cell_of_its_own(chapter: Path) -> None:
+    for cell in code_cells(chapter):
+        kinds = {type(node) for node in python(cell).body}
+        assert ast.ClassDef not in kinds or kinds <= {ast.ClassDef, ast.Import, ast.ImportFrom}, cell.source
+
+
 def test_every_cell_has_run_in_order_and_its_outputs_are_stored(chapter: Path) -> None:
     cells = code_cells(chapter)
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
