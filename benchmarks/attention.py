@@ -233,7 +233,7 @@ def draw_roofline(results: list[Result], dtype: torch.dtype, path: str) -> None:
     chosen = [r for r in results if r.threads == 1 and r.shape.page_size == 16 and r.num_bytes >= LARGE]
     limit = median(r.gigabytes_per_second for r in chosen)
     figure, axes = plt.subplots(figsize=(7, 4.5))
-    intensities = [2.0**exponent for exponent in range(-3, 7)]
+    intensities = sorted([2.0**-3, peak / limit, 2.0**6])
     axes.plot(intensities, [min(peak, limit * x) for x in intensities], color="black", label="roofline")
     for name, marker in (("contiguous", "s"), ("gather", "v"), ("kernel", "o")):
         points = []

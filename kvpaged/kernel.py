@@ -196,14 +196,18 @@ class _announced:
     def __enter__(self) -> None:
         self.timer = None
         if sys.stderr.isatty():
-            message = "kvpaged: compiling the kernel for this processor, once; about 10 seconds ..."
-            self.timer = threading.Timer(1.0, print, (message,), {"file": sys.stderr, "flush": True})
+            self.timer = threading.Timer(1.0, _announce)
             self.timer.daemon = True
             self.timer.start()
 
     def __exit__(self, *_: object) -> None:
         if self.timer:
             self.timer.cancel()
+
+
+@functools.cache  # writing and reading are compiled apart; who waits for both is told once
+def _announce() -> None:
+    print("kvpaged: compiling the kernel for this processor, once; about 10 seconds ...", file=sys.stderr, flush=True)
 
 
 # The kernel

@@ -16,7 +16,6 @@ from collections.abc import Sequence as Listed
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from kvpaged.cache import PagedKVCache
@@ -47,26 +46,19 @@ class PoisonedStorage(PageStorage):
     what it held.
     """
 
-    def __init__(
-        self,
-        num_pages: int,
-        page_size: int,
-        num_layers: int,
-        num_kv_heads: int,
-        head_dim: int,
-        dtype: torch.dtype = torch.float32,
-    ) -> None:
-        super().__init__(num_pages, page_size, num_layers, num_kv_heads, head_dim, dtype)
-        self._computed = np.zeros((num_layers, num_pages, page_size), dtype=bool)
-        self._cache: PagedKVCache | None = None
-        self._holders: dict[int, list[tuple[Sequence, int]]] | None = None  # by page; None when something changed
-        self._poison(range(num_pages))
+    _cache: PagedKVCache | None = None
 
     def watch(self, cache: PagedKVCache) -> None:
-        """Learn from now on who owns which page. Raises ValueError if the cache has another storage, or sequences."""
+        """Poison all pages, and learn from now on who owns which.
+
+        Raises ValueError if the cache has another storage, or sequences.
+        """
         if cache.storage is not self or cache.sequences:
             raise ValueError("watch a cache that was opened with this storage, before its first sequence begins")
         self._cache = cache
+        self._computed = np.zeros((self.num_layers, self.num_pages, self.page_size), dtype=bool)
+        self._holders: dict[int, list[tuple[Sequence, int]]] | None = None  # by page; None when something changed
+        self._poison(range(self.num_pages))
         cache.events = cache.prefix.events = _Watch(self, cache.events)
 
     def write(self, layer: int, slot_mapping: Listed[int] | Tensor, keys: Tensor, values: Tensor) -> None:

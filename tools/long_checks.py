@@ -3,6 +3,7 @@
     cache     a million requests through the bookkeeping, in random histories
     engine    ten thousand requests through the recall model, in random histories
     traffic   an hour of simulated traffic, with the memory of the process looked at
+    numbers   attention over ten thousand random configurations, against float64 and bit for bit
 
 Each prints what it did. A failure prints the one line that does it again. Name one of them to run only that.
 """
@@ -39,6 +40,7 @@ def everything(context: typer.Context, first: First = 0) -> None:
         cache(first=first)
         engine(first=first)
         traffic()
+        numbers()
 
 
 @app.command()
@@ -73,6 +75,14 @@ def traffic(minutes: Annotated[int, typer.Option(min=6, help="Of simulated time.
         assert last.own_objects == first.own_objects, "objects of kvpaged's own are left behind"
         assert last.objects - first.objects < (last.requests - first.requests) // 10, "objects are left behind"
         assert last.kilobytes - first.kilobytes < ROOM_TO_GROW, "the process grows"
+
+
+@app.command()
+def numbers(configurations: Annotated[int, typer.Option(min=1, help="How many.")] = 10_000) -> None:
+    """Attention on pages in all its forms; `tools/numerics.py` is the same, and can begin at any of them."""
+    from numerics import main
+
+    main(configurations)
 
 
 def _episodes(
