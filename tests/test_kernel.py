@@ -20,7 +20,7 @@ from kvpaged.attention import (
     paged_attention,
     paged_attention_decode,
 )
-from kvpaged.kernel import SPLIT, TILE
+from kvpaged.kernel.compiled import SPLIT, TILE
 from kvpaged.page import PageStorage
 from kvpaged.page_table import PageTable, pages_for
 

@@ -5,7 +5,10 @@ import inspect
 import textwrap
 from collections.abc import Callable
 from itertools import groupby
+from pathlib import Path
 from typing import Any
+
+import kvpaged
 
 
 class Source:
@@ -40,7 +43,8 @@ def _source(thing: Any, without_docstring: bool) -> tuple[str, str]:
     if module is None or module.split(".")[0] != "kvpaged":
         raise ValueError(f"{thing.__qualname__} is from {module}, and the book shows the source of kvpaged only")
     code = textwrap.dedent(inspect.getsource(thing)).rstrip()
-    return module.replace(".", "/") + ".py", _without_docstrings(code) if without_docstring else code
+    file = Path(inspect.getsourcefile(thing) or "").relative_to(Path(kvpaged.__file__).parents[1])
+    return file.as_posix(), _without_docstrings(code) if without_docstring else code
 
 
 def _without_docstrings(code: str) -> str:

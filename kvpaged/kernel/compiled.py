@@ -1,4 +1,4 @@
-"""Decode attention and writes that work on the pages in place, compiled by numba.
+"""What is compiled: decode attention and writes on the pages in place, in numba and LLVM's vector instructions.
 
 What makes it fast, in the order of what it brings:
 
@@ -15,45 +15,31 @@ A sequence is cut into splits of 1024 tokens by its length alone, and each split
 neither the batch nor the number of threads changes a bit of the result. Splits are merged as in Dao et al.,
 "Flash-Decoding for long-context inference" (2023).
 
-Threads are Python threads around compiled code that holds no lock: numba's own would bring a second OpenMP runtime into
-a process where torch has one, and the two fight for the cores.
-
-Everything is in one file because numba's cache on disk notices a change in the file of the kernel only.
+All that is compiled is in this one file, because numba's cache on disk notices a change in the file of the kernel only.
 """
 
 # What numba compiles has no annotations, and its own have no stubs.
 # mypy: disallow-untyped-defs=False, disallow-untyped-calls=False, disallow-untyped-decorators=False
 # mypy: disable-error-code="call-arg,import-untyped,attr-defined"
 
-import functools
 import math
-import os
-import sys
-import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import llvmlite.binding
 import numpy as np
-import torch
 from llvmlite import ir
 from numba import carray, njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
-from torch import Tensor
 
 SPLIT = 1024  # tokens of one work item
 TILE = 128  # tokens whose scores exist at one time
-HEAD_DIM_STEP = 16  # head_dim must be a multiple
 HASH_FACTOR = 0x9E3779B1  # spreads slots that are a page apart over a hash table (Knuth's multiplicative hashing)
 THREADED_BYTES = 1 << 20  # of K: below this, waking a second thread costs more than it brings
 LOWEST = np.float32(np.finfo(np.float32).min)
-# numpy has no bfloat16 and numba no float16: their bits travel as integers of a type of their own.
-_BITS = {torch.float32: torch.float32, torch.float16: torch.int16, torch.bfloat16: torch.uint16}
-_EMPTY = {dtype: torch.empty(0, dtype=bits).numpy() for dtype, bits in _BITS.items()}  # tells the kernel the dtype
 LOG2_E = 1 / math.log(2)
-DONE, SHARED = -1, -2  # outcomes of `_decode`, beside the number of a sequence that does not fit
+DONE, THREADED = -1, -2  # outcomes of `decode`, beside the number of a sequence that does not fit
 
 # Vector instructions. AVX-512 has 32 registers of 16 floats; elsewhere 8 floats keep the accumulators in registers.
 LANES = 16 if llvmlite.binding.get_host_cpu_features().get("avx512f") else 8
@@ -63,158 +49,8 @@ _FLOATS, _INTS = ir.VectorType(_FLOAT, LANES), ir.VectorType(_INT, LANES)
 _FLOAT_BYTES, _ADDRESS_BYTES, LINE_BYTES = 4, 8, 64
 
 
-def decode_attention(query: Tensor, keys: Tensor, values: Tensor, page_tables: Tensor, seq_lens: Tensor) -> Tensor:
-    """Attention of one token for each of B sequences behind page tables, one layer.
-
-    query: [B, heads, head_dim]; keys, values: contiguous pages [num_pages, num_kv_heads, page_size, head_dim] of the
-    same dtype, float32, float16 or bfloat16; sums are float32. page_tables: int32 [B, max_pages]; seq_lens: int32 [B].
-    Returns the shape and dtype of query. `kvpaged.attention` checks shapes and dtypes; this checks what is stored in
-    the tables.
-
-    Raises ValueError for a length or a head_dim that does not fit, IndexError for a page that does not exist; nothing
-    is read then.
-    """
-    num_sequences, heads, head_dim = query.shape
-    num_pages, num_kv_heads, page_size, _ = keys.shape
-    if head_dim % HEAD_DIM_STEP:
-        raise ValueError(
-            f"head_dim is {head_dim}; the kernel needs a multiple of {HEAD_DIM_STEP}: use backend='gather'"
-        )
-    _compile_decode(keys.dtype)
-    queries, tables, lengths = query.float().contiguous(), page_tables.contiguous(), seq_lens.contiguous()
-    output = torch.empty_like(queries)
-    threads = torch.get_num_threads()
-    outcome = _decode(
-        queries.data_ptr(),
-        keys.data_ptr(),
-        values.data_ptr(),
-        tables.data_ptr(),
-        lengths.data_ptr(),
-        output.data_ptr(),
-        num_sequences,
-        heads,
-        head_dim,
-        num_pages,
-        num_kv_heads,
-        page_size,
-        tables.shape[1],
-        _EMPTY[keys.dtype],
-        threads,
-    )
-    if outcome == SHARED:
-        pages = (each.view(_BITS[each.dtype]) for each in (keys, values))
-        arrays = [each.detach().numpy() for each in (queries, *pages, tables, lengths, output)]
-        _decode_in_threads(arrays, threads)
-    elif outcome != DONE:
-        _refuse(outcome, tables[outcome].tolist(), int(lengths[outcome]), num_pages, page_size)
-    return output if query.dtype == torch.float32 else output.to(query.dtype)
-
-
-def _decode_in_threads(arrays: "list[np.ndarray[Any, Any]]", most: int) -> None:
-    """What `_decode` does alone, shared out; it has checked the tables."""
-    query, keys, values, tables, lengths, output = arrays
-    num_sequences, heads, head_dim = query.shape
-    first_item = np.empty(num_sequences + 1, dtype=np.int64)
-    _plan(tables, lengths, len(keys), keys.shape[2], first_item)
-    num_items = int(first_item[-1])
-    partial = np.empty((num_items, heads, head_dim + 2), dtype=np.float32)
-    arguments = (query, keys, values, tables, lengths, first_item, partial, output)
-    threads = min(most, num_items)
-    others = [_helpers(threads - 1).submit(_attend, *arguments, share, threads) for share in range(1, threads)]
-    _attend(*arguments, 0, threads)
-    for other in others:
-        other.result()
-    _merge(first_item, partial, output)
-
-
-def write_slots(slots: Tensor, keys: Tensor, values: Tensor, key_pages: Tensor, value_pages: Tensor) -> bool:
-    """Copy K and V of n tokens of one layer into their slots.
-
-    slots: contiguous int64 [n]; keys, values: [n, num_kv_heads, head_dim]; key_pages, value_pages: contiguous
-    [num_pages, num_kv_heads, page_size, head_dim]. `PageStorage.write` checks shapes and dtypes. Returns False, and has
-    written nothing, if a slot does not exist or is named twice.
-    """
-    _compile_write()
-    keys, values = keys.contiguous(), values.contiguous()
-    num_pages, num_kv_heads, page_size, head_dim = key_pages.shape
-    written: bool = _write(
-        slots.data_ptr(),
-        keys.data_ptr(),
-        values.data_ptr(),
-        key_pages.data_ptr(),
-        value_pages.data_ptr(),
-        slots.shape[0],
-        num_pages,
-        num_kv_heads,
-        page_size,
-        head_dim * keys.itemsize,
-    )
-    return written
-
-
-# A call from Python pays for each argument: about 0.1 microseconds for an integer, ten times that for a tensor made an
-# array. So what is called at each layer takes addresses. It is compiled, or loaded, by a call on nothing, and a person
-# who must wait for that is told.
-
-
-@functools.cache
-def _compile_decode(dtype: torch.dtype) -> None:
-    with _announced():
-        _decode(0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, _EMPTY[dtype], 1)
-
-
-@functools.cache
-def _compile_write() -> None:
-    with _announced():
-        _write(0, 0, 0, 0, 0, 0, 1, 1, 1, 1)
-
-
-def _refuse(sequence: int, page_ids: list[int], seq_len: int, num_pages: int, page_size: int) -> None:
-    room = len(page_ids) * page_size
-    if not 1 <= seq_len <= room:
-        raise ValueError(f"sequence {sequence} has {seq_len} tokens; a row of page_tables maps 1 to {room}")
-    for position, page_id in enumerate(page_ids):
-        if not 0 <= page_id < num_pages:
-            raise IndexError(
-                f"sequence {sequence}: entry {position} of the page table names page {page_id}; "
-                f"the storage has pages 0..{num_pages - 1}"
-            )
-
-
-@functools.cache
-def _helpers(count: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(count, thread_name_prefix="kvpaged")
-
-
-if hasattr(os, "register_at_fork"):  # threads do not survive a fork
-    os.register_at_fork(after_in_child=_helpers.cache_clear)
-
-
-class _announced:
-    """Tells a person what they wait for, when a call takes a second: compiled code does not, but compiling does."""
-
-    def __enter__(self) -> None:
-        self.timer = None
-        if sys.stderr.isatty():
-            self.timer = threading.Timer(1.0, _announce)
-            self.timer.daemon = True
-            self.timer.start()
-
-    def __exit__(self, *_: object) -> None:
-        if self.timer:
-            self.timer.cancel()
-
-
-@functools.cache  # writing and reading are compiled apart; who waits for both is told once
-def _announce() -> None:
-    print("kvpaged: compiling the kernel for this processor, once; about 10 seconds ...", file=sys.stderr, flush=True)
-
-
-# The kernel
-
-
 @njit(cache=True, nogil=True)
-def _decode(
+def decode(
     query_at,
     keys_at,
     values_at,
@@ -231,31 +67,31 @@ def _decode(
     empty,
     threads,
 ):
-    """Plan, attend and merge in one call; DONE, or SHARED if it is worth more threads than this one."""
+    """Plan, attend and merge in one call; DONE, or THREADED if it is worth more threads than this one."""
     pages = (num_pages, num_kv_heads, page_size, head_dim)
     keys, values = carray(_pointer(keys_at), pages, empty.dtype), carray(_pointer(values_at), pages, empty.dtype)
     page_tables = carray(_pointer(tables_at), (num_sequences, max_pages), np.int32)
     seq_lens = carray(_pointer(lengths_at), (num_sequences,), np.int32)
     first_item = np.empty(num_sequences + 1, np.int64)
-    misfit = _plan(page_tables, seq_lens, num_pages, page_size, first_item)
+    misfit = plan(page_tables, seq_lens, num_pages, page_size, first_item)
     if misfit >= 0:
         return misfit
     num_items = first_item[-1]
     if threads > 1 and num_items > 1:
         num_bytes = seq_lens.sum() * num_kv_heads * head_dim * empty.itemsize
         if num_bytes >= THREADED_BYTES:
-            return SHARED
+            return THREADED
     query = carray(_pointer(query_at), (num_sequences, heads, head_dim), np.float32)
     output = carray(_pointer(output_at), (num_sequences, heads, head_dim), np.float32)
     partial = np.empty((num_items if num_items > num_sequences else 0, heads, head_dim + 2), np.float32)
-    _attend(query, keys, values, page_tables, seq_lens, first_item, partial, output, 0, 1)
+    attend(query, keys, values, page_tables, seq_lens, first_item, partial, output, 0, 1)
     if num_items > num_sequences:
-        _merge(first_item, partial, output)
+        merge(first_item, partial, output)
     return DONE
 
 
 @njit(cache=True, nogil=True)
-def _plan(page_tables, seq_lens, num_pages, page_size, first_item):
+def plan(page_tables, seq_lens, num_pages, page_size, first_item):
     """Number the work items of each sequence; return the first sequence that does not fit, or -1."""
     items = 0
     for sequence in range(len(seq_lens)):
@@ -272,7 +108,7 @@ def _plan(page_tables, seq_lens, num_pages, page_size, first_item):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _attend(query, keys, values, page_tables, seq_lens, first_item, partial, output, share, shares):
+def attend(query, keys, values, page_tables, seq_lens, first_item, partial, output, share, shares):
     """Work items share, share + shares, ...: one split of one sequence each.
 
     A sequence of one split goes to `output`; splits of others go to `partial`, unscaled, each with its maximum and sum.
@@ -379,7 +215,7 @@ def _attend(query, keys, values, page_tables, seq_lens, first_item, partial, out
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _merge(first_item, partial, output):
+def merge(first_item, partial, output):
     """Merge the splits of each sequence that has several."""
     _, heads, head_dim = output.shape
     for sequence in range(len(first_item) - 1):
@@ -401,7 +237,7 @@ def _merge(first_item, partial, output):
 
 
 @njit(cache=True, nogil=True)
-def _write(
+def write(
     slots_at,
     keys_at,
     values_at,
