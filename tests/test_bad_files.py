@@ -20,8 +20,8 @@ from tokenizers.models import WordLevel
 from kvpaged.cli import main
 from kvpaged.engine import Engine, SamplingParams
 from kvpaged.model import Decoder, ModelConfig, check_tokenizer, load_model, load_tokenizer
-from kvpaged.model.recall_checkpoint import save_recall
-from kvpaged.model.recall_tokenizer import build_tokenizer
+from kvpaged.recall.checkpoint import save_recall
+from kvpaged.recall.tokenizer import build_tokenizer
 
 TOKENIZER = build_tokenizer()
 SMALL = ModelConfig(TOKENIZER.get_vocab_size(), 16, 16, 2, 4, 2, 4, 64, tie_word_embeddings=True, eos_token_id=0)

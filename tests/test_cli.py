@@ -16,7 +16,7 @@ from kvpaged.cli.compare import _Paged
 from kvpaged.cli.page_map import page_map
 from kvpaged.lab.workload import stories
 from kvpaged.model import load_model
-from kvpaged.model.recall_text import ask, make_story
+from kvpaged.recall.text import ask, make_story
 
 STORY = make_story(3, seed=1)
 PROMPT = STORY.text + ask(STORY.facts[1]).prompt

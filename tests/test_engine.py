@@ -10,8 +10,8 @@ from kvpaged import EventLog
 from kvpaged.engine import BeamSearchParams, Engine, QueueFull, Request, RequestOutput, SamplingParams
 from kvpaged.model import Decoder, load_model
 from kvpaged.model.compute import generate_naive
-from kvpaged.model.recall_text import ask, make_stories, make_story
 from kvpaged.page_table import pages_for
+from kvpaged.recall.text import ask, make_stories, make_story
 from kvpaged.replay import Replay
 
 pytestmark = pytest.mark.usefixtures("poisoned_engines")

@@ -5,8 +5,8 @@ import torch
 
 from kvpaged.engine import BeamSearchParams, Engine, SamplingParams
 from kvpaged.model import load_model
-from kvpaged.model.recall_text import ask, make_story
 from kvpaged.naive_cache import NoCache
+from kvpaged.recall.text import ask, make_story
 
 pytestmark = pytest.mark.usefixtures("poisoned_engines")
 

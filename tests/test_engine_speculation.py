@@ -6,7 +6,7 @@ from kvpaged import EventLog
 from kvpaged.engine import Engine, SamplingParams
 from kvpaged.engine.ngram import PromptLookup
 from kvpaged.model import load_model
-from kvpaged.model.recall_text import ask, make_story
+from kvpaged.recall.text import ask, make_story
 
 pytestmark = pytest.mark.usefixtures("poisoned_engines")
 

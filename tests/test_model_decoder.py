@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from kvpaged.model import Decoder, ModelConfig, load_model, load_tokenizer
-from kvpaged.model.recall_text import make_story
+from kvpaged.recall.text import make_story
 
 
 def causal(layer: int, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:

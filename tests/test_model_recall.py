@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from kvpaged.model import load_model, load_tokenizer
-from kvpaged.model.batch_cache import BatchCache, batch_logits
-from kvpaged.model.evaluate_recall import continue_stories, count_right, judge
-from kvpaged.model.recall_passages import IGNORED, make_passage
-from kvpaged.model.recall_text import KINDS, NAMES, PLACES, THINGS, Fact, ask, make_stories, make_story
-from kvpaged.model.recall_tokenizer import EOS, build_tokenizer
+from kvpaged.recall.batch_cache import BatchCache, batch_logits
+from kvpaged.recall.evaluate import continue_stories, count_right, judge
+from kvpaged.recall.passages import IGNORED, make_passage
+from kvpaged.recall.text import KINDS, NAMES, PLACES, THINGS, Fact, ask, make_stories, make_story
+from kvpaged.recall.tokenizer import EOS, build_tokenizer
 
 TOKENIZER = load_tokenizer("recall")
 

@@ -7,14 +7,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from kvpaged.model import Decoder, evaluate_recall, load_model, load_tokenizer, train_recall
-from kvpaged.model.batch_cache import BatchCache, batch_logits
-from kvpaged.model.evaluate_recall import continue_stories, judge
-from kvpaged.model.induction import LOOK_BACK, lay_induction_head
-from kvpaged.model.recall_passages import IGNORED, Batch, make_batch
-from kvpaged.model.recall_text import make_story
-from kvpaged.model.recall_tokenizer import build_tokenizer
-from kvpaged.model.train_recall import recall_config, share_right, train
+import kvpaged.recall.evaluate
+import kvpaged.recall.train
+from kvpaged.model import Decoder, load_model, load_tokenizer
+from kvpaged.recall.batch_cache import BatchCache, batch_logits
+from kvpaged.recall.evaluate import continue_stories, judge
+from kvpaged.recall.induction import LOOK_BACK, lay_induction_head
+from kvpaged.recall.passages import IGNORED, Batch, make_batch
+from kvpaged.recall.text import make_story
+from kvpaged.recall.tokenizer import build_tokenizer
+from kvpaged.recall.train import recall_config, share_right, train
 
 TOKENIZER = build_tokenizer()
 
@@ -76,8 +78,8 @@ def test_a_step_of_training_makes_the_loss_on_its_batch_smaller(capsys: pytest.C
 def test_more_facts_are_told_once_most_answers_are_right(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(train_recall, "share_right", lambda *_: 20.0)  # enough at once for the running share
-    monkeypatch.setattr(train_recall, "TOKENS_PER_STEP", 100)
+    monkeypatch.setattr(kvpaged.recall.train, "share_right", lambda *_: 20.0)  # enough at once for the running share
+    monkeypatch.setattr(kvpaged.recall.train, "TOKENS_PER_STEP", 100)
     train(laid(0), TOKENIZER, 2, random.Random(0))
     lines = capsys.readouterr().out.splitlines()
     assert "  4 facts" in lines[0]
@@ -107,8 +109,8 @@ def test_a_batch_pads_its_passages_with_nothing_to_learn() -> None:
 
 def test_the_script_writes_a_folder_that_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "new" / "recall"
-    monkeypatch.setattr("sys.argv", ["train_recall", "--steps", "1", "--seed", "3", "--folder", str(folder)])
-    train_recall.main()
+    monkeypatch.setattr("sys.argv", ["train", "--steps", "1", "--seed", "3", "--folder", str(folder)])
+    kvpaged.recall.train.main()
     model = load_model(folder)
     assert model.config == load_model("recall").config
     assert load_tokenizer(folder).to_str() == load_tokenizer("recall").to_str()
@@ -121,7 +123,7 @@ def test_the_measuring_script_prints_a_line_for_each_length_and_temperature(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("sys.argv", ["evaluate", "--questions", "3", "--stories", "1", "--tokens", "4"])
-    evaluate_recall.main()
+    kvpaged.recall.evaluate.main()
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "  1 facts,   13 tokens: 3 of 3 right"
     assert len([line for line in lines if line.endswith("of 3 right")]) == 9

@@ -10,12 +10,12 @@ from kvpaged.attention import paged_attention, paged_attention_decode, streaming
 from kvpaged.engine import Engine, SamplingParams
 from kvpaged.engine.batch import PageTables
 from kvpaged.model import load_model
-from kvpaged.model.recall_text import ask, make_story
 from kvpaged.page import PageStorage
 from kvpaged.page_pool import PagePool
 from kvpaged.page_table import PageTable
 from kvpaged.poison import PoisonedStorage, PoisonError
 from kvpaged.reader import PagedKVReader
+from kvpaged.recall.text import ask, make_story
 
 MODEL = load_model("recall")
 STORY = make_story(4, 4, seed=1, kinds=["looks", "where"])

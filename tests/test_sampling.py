@@ -9,7 +9,7 @@ import torch
 from kvpaged.engine import BeamSearchParams, Engine, SamplingParams
 from kvpaged.engine.sampler import Draw, draw, uniform
 from kvpaged.model import load_model
-from kvpaged.model.recall_text import ask, make_story
+from kvpaged.recall.text import ask, make_story
 
 MODEL = load_model("recall")
 STORY = make_story(3, seed=1)

@@ -9,8 +9,8 @@ import pytest
 from kvpaged import PagedKVCache, PrefixCache
 from kvpaged.engine import Engine, SamplingParams
 from kvpaged.model import load_model
-from kvpaged.model.recall_text import PLACES
 from kvpaged.prefix_cache import PrefixMatch
+from kvpaged.recall.text import PLACES
 from kvpaged.tokens import pack, unpack
 
 MODEL = load_model("recall")

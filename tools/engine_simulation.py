@@ -16,9 +16,9 @@ from faults import FailingModel, InjectedError, fail_allocations, fail_copies
 from kvpaged.engine import BeamSearchParams, Engine, Params, Request, SamplingParams
 from kvpaged.model import load_model, load_tokenizer
 from kvpaged.model.compute import generate_naive
-from kvpaged.model.recall_text import make_stories
 from kvpaged.page_table import pages_for
 from kvpaged.poison import PoisonedStorage
+from kvpaged.recall.text import make_stories
 from simulation import SimulationFailed
 
 LONGEST = 10  # tokens that are generated, at most

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from kvpaged import PagedKVCache
 from kvpaged.engine import Engine, SamplingParams
 from kvpaged.model import load_model, load_tokenizer
-from kvpaged.model.recall_text import make_stories
+from kvpaged.recall.text import make_stories
 
 STEPS_A_SECOND = 20
 

@@ -175,7 +175,7 @@ class _Paged:
 
 def _prompt_tokens(model: LanguageModel, prompt: str | None) -> list[int]:
     from kvpaged.model import check_tokenizer, load_tokenizer
-    from kvpaged.model.recall_text import ask, make_story
+    from kvpaged.recall.text import ask, make_story
 
     if prompt is None:
         story = make_story(12, seed=0)

@@ -155,7 +155,7 @@ def stories(requests: int, rate: float, seed: int = 0, num_stories: int = 16, ou
 
     The fewer stories, the more prompts begin alike.
     """
-    from kvpaged.model.recall_text import make_story
+    from kvpaged.recall.text import make_story
 
     _check(requests, rate)
     positive_int("num_stories", num_stories)

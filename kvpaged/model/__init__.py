@@ -1,4 +1,4 @@
-"""A Llama-architecture decoder in plain PyTorch, and the small trained "recall" model."""
+"""A Llama-architecture decoder in plain PyTorch."""
 
 from kvpaged.model.config import ModelConfig
 from kvpaged.model.decoder import Attend, Decoder

@@ -15,7 +15,7 @@ from kvpaged.model.config import ModelConfig
 from kvpaged.model.decoder import Decoder
 from kvpaged.model.language_model import ModelShape
 
-SHIPPED = {"recall": Path(__file__).parent / "recall"}
+SHIPPED = {"recall": Path(__file__).parents[1] / "recall" / "weights"}
 
 
 def load_model(name_or_path: str | Path, dtype: torch.dtype = torch.float32) -> Decoder:

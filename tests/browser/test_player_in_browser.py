@@ -11,7 +11,7 @@ from kvpaged import EventLog, PagedKVCache, Replay
 from kvpaged.engine import Engine, SamplingParams
 from kvpaged.figures import Arrive, ContiguousPlayer, Leave, TracePlayer, page_map
 from kvpaged.model import load_model
-from kvpaged.model.recall_text import make_story
+from kvpaged.recall.text import make_story
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")

@@ -1,4 +1,4 @@
-"""Measure the recall model on stories it has not seen: `python -m kvpaged.model.evaluate_recall`."""
+"""Measure the recall model on stories it has not seen: `python -m kvpaged.recall.evaluate`."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from kvpaged.model.batch_cache import BatchCache, batch_logits
 from kvpaged.model.decoder import Decoder
 from kvpaged.model.loading import load_model, load_tokenizer
-from kvpaged.model.recall_text import KINDS, Fact, Story, make_story
+from kvpaged.recall.batch_cache import BatchCache, batch_logits
+from kvpaged.recall.text import KINDS, Fact, Story, make_story
 
 SENTENCE = re.compile(r" \w+ looks for the (\w+) (\w+) the (\w+)\.")
 ROWS = 20  # stories computed side by side

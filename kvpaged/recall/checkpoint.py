@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 
 from kvpaged.model.decoder import Decoder
 from kvpaged.model.loading import stored_name
-from kvpaged.model.recall_tokenizer import EOS, UNK
+from kvpaged.recall.tokenizer import EOS, UNK
 
 
 def save_recall(model: Decoder, tokenizer: Tokenizer, folder: Path) -> None:

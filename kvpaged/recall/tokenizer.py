@@ -13,7 +13,7 @@ from tokenizers.decoders import Fuse
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Split
 
-from kvpaged.model.recall_text import NAMES, PLACES, PREPOSITIONS, THINGS
+from kvpaged.recall.text import NAMES, PLACES, PREPOSITIONS, THINGS
 
 EOS, UNK = "<eos>", "<unk>"
 

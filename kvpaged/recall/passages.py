@@ -12,8 +12,8 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from kvpaged.model.recall_text import NAMES, Fact, ask, make_story
-from kvpaged.model.recall_tokenizer import EOS
+from kvpaged.recall.text import NAMES, Fact, ask, make_story
+from kvpaged.recall.tokenizer import EOS
 
 IGNORED = -100  # the target of a token from which nothing is learnt
 ANSWER, CONTINUATION = 1.0, 0.1  # how much a token's loss weighs

@@ -1,4 +1,4 @@
-"""Train the recall model and write its checkpoint: `python -m kvpaged.model.train_recall`."""
+"""Train the recall model and write its checkpoint: `python -m kvpaged.recall.train`."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW
 
-from kvpaged.model.batch_cache import BatchCache
 from kvpaged.model.config import ModelConfig
 from kvpaged.model.decoder import Decoder
-from kvpaged.model.induction import lay_induction_head
 from kvpaged.model.loading import SHIPPED
-from kvpaged.model.recall_checkpoint import save_recall
-from kvpaged.model.recall_passages import IGNORED, Batch, make_batch
-from kvpaged.model.recall_tokenizer import EOS, build_tokenizer
+from kvpaged.recall.batch_cache import BatchCache
+from kvpaged.recall.checkpoint import save_recall
+from kvpaged.recall.induction import lay_induction_head
+from kvpaged.recall.passages import IGNORED, Batch, make_batch
+from kvpaged.recall.tokenizer import EOS, build_tokenizer
 
 LEARNING_RATE = 1e-3
 TOKENS_PER_STEP = 1536
