@@ -3,7 +3,7 @@
     python tools/check_name_map.py SYSTEM=FOLDER [...]
 
 FOLDER holds a release as pip unpacks it. For vLLM, whose wheel is large, `pip download --no-deps vllm==0.33.0` and
-`unzip` make one. Run it after changing a version in kvpaged/lab/name_map.py.
+`unzip` make one. Run it after changing a version in kvpaged/lab/name_map.toml.
 """
 
 import ast
