@@ -1,4 +1,4 @@
-"""The simulations of chapter 10, beside slow ones and beside what can be derived."""
+"""The simulations of chapter 11, beside slow ones and beside what can be derived."""
 
 import random
 from collections.abc import Callable

@@ -20,19 +20,20 @@ class Room(NamedTuple):
 
 _HEIGHT = 46
 ROOMS = (
-    Room(9, "Engine", "scheduler, batches, preemption, sampling", 16, 40, 556),
-    Room(8, "Copy-on-write", "sequences, forks", 25, 134, 130),
-    Room(5, "Page table", "token → page, slot", 161, 134, 130),
-    Room(4, "Page pool", "who owns which page", 297, 134, 130),
-    Room(7, "Prefix cache", "pages found again", 433, 134, 130),
+    Room(10, "Engine", "scheduler, batches, preemption, sampling", 16, 40, 556),
+    Room(9, "Copy-on-write", "sequences, forks", 25, 134, 114),
+    Room(5, "Page table", "token → page, slot", 145, 134, 100),
+    Room(4, "Page pool", "who owns a page", 251, 134, 100),
+    Room(7, "Prefix cache", "pages found again", 357, 134, 108),
+    Room(8, "Tenants", "walls inside it", 471, 134, 92),
     Room(2, "Naive cache", "the one we leave", 25, 234, 130),
     Room(3, "Pages", "K and V in slots", 161, 234, 130),
     Room(6, "Paged attention", "reads by the table", 297, 234, 130),
-    Room(11, "Kernel", "the same, compiled", 433, 234, 130),
+    Room(12, "Kernel", "the same, compiled", 433, 234, 130),
     Room(1, "Attention", "why it needs a cache", 606, 134, 122),
-    Room(12, "Real models", "unmodified", 606, 234, 122),
-    Room(10, "Measuring it", "events, metrics, simulations", 16, 308, 556),
-    Room(13, "vLLM, SGLang", "from here to there", 596, 308, 142),
+    Room(13, "Real models", "unmodified", 606, 234, 122),
+    Room(11, "Measuring it", "events, metrics, simulations", 16, 308, 556),
+    Room(14, "vLLM, SGLang", "from here to there", 596, 308, 142),
 )
 
 
