@@ -3,7 +3,6 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from float32 import allowance
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -18,6 +17,7 @@ from kvpaged.attention import (
 from kvpaged.page import PageStorage
 from kvpaged.page_table import PageTable, pages_for
 from kvpaged.reader import PagedKVReader
+from support.float32 import allowance
 
 LAYERS, LAYER = 2, 1
 # Heads of 8 are too small for the kernel, which has tests of its own: here a lone query is gathered for, like several.

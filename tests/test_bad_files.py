@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from damaged import FUZZ, damage, replaced
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
@@ -22,6 +21,7 @@ from kvpaged.engine import Engine, SamplingParams
 from kvpaged.model import Decoder, ModelConfig, check_tokenizer, load_model, load_tokenizer
 from kvpaged.recall.checkpoint import save_recall
 from kvpaged.recall.tokenizer import build_tokenizer
+from support.damaged import FUZZ, damage, replaced
 
 TOKENIZER = build_tokenizer()
 SMALL = ModelConfig(TOKENIZER.get_vocab_size(), 16, 16, 2, 4, 2, 4, 64, tie_word_embeddings=True, eos_token_id=0)

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from damaged import FUZZ, damage, replaced
 from hypothesis import given
 
 from kvpaged import EventLog, PagedKVCache, Replay
+from support.damaged import FUZZ, damage, replaced
 
 
 def refused(message: str) -> "pytest.RaisesExc[ValueError]":

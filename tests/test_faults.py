@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from faults import FailingModel, InjectedError, fail_allocations, fail_copies
 from kvpaged import OutOfPages, PagedKVCache, Sequence
 from kvpaged.engine import BeamSearchParams, Engine, Params, RequestOutput, SamplingParams
 from kvpaged.engine import engine as engine_room
 from kvpaged.model import load_model
-from slot_storage import SlotStorage
+from support.faults import FailingModel, InjectedError, fail_allocations, fail_copies
+from support.slot_storage import SlotStorage
 
 # --- the bookkeeping --------------------------------------------------------------------------------------------
 

@@ -5,11 +5,11 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from small_models import ARCHITECTURES, build, generate, memory_for, padded, prompts, served
 
 from kvpaged import OutOfPages
 from kvpaged.adapters.huggingface import HuggingFaceModel, PagedCache
 from kvpaged.reader import PagedKVReader
+from support.small_models import ARCHITECTURES, build, generate, memory_for, padded, prompts, served
 
 architectures = pytest.mark.parametrize("architecture", ARCHITECTURES)
 RANDOM = padded(prompts(100, seed=1))

@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 import torch
-from small_models import ARCHITECTURES, build, generate, padded, prompts, served
 from transformers import AutoModelForCausalLM, PreTrainedModel, T5Config, T5ForConditionalGeneration
 
 from kvpaged import PagedKVCache
@@ -13,6 +12,7 @@ from kvpaged.engine import BeamSearchParams, Engine, SamplingParams
 from kvpaged.model import load_model
 from kvpaged.model.compute import compute, open_storage
 from kvpaged.reader import PagedKVReader
+from support.small_models import ARCHITECTURES, build, generate, padded, prompts, served
 
 TEXTS = prompts(100, seed=1)
 GREEDY = SamplingParams(temperature=0, max_tokens=16)

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError
-from small_models import build, generate, padded
 
 from kvpaged.adapters.huggingface import load, loading
 from kvpaged.cli import main
 from kvpaged.model.loading import SHIPPED
+from support.small_models import build, generate, padded
 
 PROMPT = "Ada hid the coin in the attic. Ada looks for the coin"
 

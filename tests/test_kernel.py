@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from float32 import allowance
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -23,6 +22,7 @@ from kvpaged.attention import (
 from kvpaged.kernel.compiled import SPLIT, TILE
 from kvpaged.page import PageStorage
 from kvpaged.page_table import PageTable, pages_for
+from support.float32 import allowance
 
 LAYERS, LAYER = 2, 1
 PAGE_SIZES = st.sampled_from([1, 2, 3, 4, 7, 8, 16, 32, 64])

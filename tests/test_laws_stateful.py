@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, precondition, rule
 
 from kvpaged import EventLog, OutOfPages, PagedKVCache, Replay, Sequence
-from slot_storage import SlotStorage
+from support.slot_storage import SlotStorage
 
 TOKENS = st.integers(0, 2)  # few, so that prefixes meet often
 PROMPTS = st.lists(TOKENS, min_size=1, max_size=14)

@@ -1,12 +1,14 @@
-"""Attention over random configurations (tools/numerics.py): the first hundred here, ten thousand by one command."""
+"""Attention over random configurations: the first hundred here, ten thousand by `tools/long_checks.py numbers`."""
 
 import re
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
-import numerics
 from kvpaged.page import has_numba
+from long_checks import app
+from support import numerics
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +44,7 @@ def test_a_difference_is_reported_with_the_command_that_shows_it_again(monkeypat
 
     honest = numerics.paged_attention
     monkeypatch.setattr(numerics, "paged_attention", off_by_a_little)
-    told = r"contiguous form differ in configuration 5 \(.*\); again: .*numerics\.py --first 5 --configurations 1$"
+    told = r"differ in configuration 5 \(.*\); again: .*long_checks\.py numbers --first 5 --configurations 1$"
     with pytest.raises(AssertionError, match=told):
         list(numerics.check(range(5, 6)))
 
@@ -57,8 +59,7 @@ def test_a_read_beyond_a_sequence_is_noticed() -> None:
         assert storage.keys(1 - numerics.LAYER).isnan().all(), "nor may another layer be read"
 
 
-def test_the_command_prints_what_it_found(capsys: pytest.CaptureFixture[str]) -> None:
-    numerics.main(configurations=2, first=30)
-    out = capsys.readouterr().out
+def test_the_command_prints_what_it_found() -> None:
+    out = CliRunner().invoke(app, ["numbers", "--configurations", "2", "--first", "30"]).stdout
     assert re.search(r"^ +2 configurations$", out, re.MULTILINE)
     assert re.search(r"^ *\d\.\de-0\d largest difference from float64, .*: streaming$", out, re.MULTILINE)

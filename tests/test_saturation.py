@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import astuple
 
 import pytest
-from test_buddy import SlotBySlot
 
 from kvpaged.lab.branching import beam_search, parallel_sampling
 from kvpaged.lab.saturation import (
@@ -20,6 +19,7 @@ from kvpaged.lab.saturation import (
     serve,
 )
 from kvpaged.lab.workload import SHAREGPT
+from test_buddy import SlotBySlot
 
 
 def some_lengths(count: int, seed: int, longest: int = 60) -> list[tuple[int, int]]:

@@ -7,16 +7,16 @@ from collections.abc import Callable
 import pytest
 from typer.testing import CliRunner
 
-from engine_simulation import simulate_engine
 from kvpaged.page_pool import PagePool
 from kvpaged.page_table import pages_for
 from kvpaged.prefix_cache import PrefixCache, PrefixMatch
 from kvpaged.sequence import Sequence
 from kvpaged.tokens import TOKEN_BYTES
 from long_checks import app
-from simulation import SimulationFailed, simulate
-from slot_storage import SlotStorage
-from traffic import cache_traffic, engine_traffic
+from support.engine_simulation import simulate_engine
+from support.simulation import SimulationFailed, simulate
+from support.slot_storage import SlotStorage
+from support.traffic import cache_traffic, engine_traffic
 
 QUICK = range(100)  # seeds of 50 requests each
 

@@ -16,11 +16,14 @@ from collections import Counter
 from collections.abc import Callable
 from datetime import date
 from importlib.metadata import version
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from simulation import SimulationFailed, simulate
+sys.path.append(str(Path(__file__).parents[1] / "tests"))  # what is checked, and against what, is test support
+
+from support.simulation import SimulationFailed, simulate
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # as in the tests: sums come out the same to the last digit
 
@@ -52,7 +55,7 @@ def cache(requests: Requests = 1_000_000, seed: Seed = None, first: First = 0) -
 @app.command()
 def engine(requests: Requests = 10_000, seed: Seed = None, first: First = 0) -> None:
     """Requests through the recall model, against what each gets alone."""
-    from engine_simulation import simulate_engine
+    from support.engine_simulation import simulate_engine
 
     _episodes("engine", simulate_engine, requests, ENGINE_EPISODE, seed, first)
 
@@ -60,7 +63,7 @@ def engine(requests: Requests = 10_000, seed: Seed = None, first: First = 0) -> 
 @app.command()
 def traffic(minutes: Annotated[int, typer.Option(min=6, help="Of simulated time.")] = 60) -> None:
     """An hour of traffic, during which the process must not grow."""
-    from traffic import cache_traffic, engine_traffic
+    from support.traffic import cache_traffic, engine_traffic
 
     for name, flow, requests_a_minute in (("cache", cache_traffic, 1_000), ("engine", engine_traffic, 60)):
         print(f"traffic: {minutes} minutes through the {name}, {requests_a_minute:,} requests a minute", flush=True)
@@ -78,11 +81,22 @@ def traffic(minutes: Annotated[int, typer.Option(min=6, help="Of simulated time.
 
 
 @app.command()
-def numbers(configurations: Annotated[int, typer.Option(min=1, help="How many.")] = 10_000) -> None:
-    """Attention on pages in all its forms; `tools/numerics.py` is the same, and can begin at any of them."""
-    from numerics import main
+def numbers(
+    configurations: Annotated[int, typer.Option(min=1, help="How many.")] = 10_000,
+    first: Annotated[int, typer.Option(min=0, help="The number of the first.")] = 0,
+) -> None:
+    """Attention on pages in all its forms, over random configurations."""
+    import torch
+    from tqdm import tqdm
 
-    main(configurations)
+    from support.numerics import check
+
+    torch.set_num_threads(1)
+    *_, findings = tqdm(check(range(first, first + configurations)), total=configurations, unit="configuration")
+    for name, count in findings.counts.items():
+        print(f"{count:8,} {name}")
+    for form, difference in findings.worst.items():
+        print(f"{difference:8.1e} largest difference from float64, as a share of the largest value: {form}")
 
 
 def _episodes(

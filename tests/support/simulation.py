@@ -12,9 +12,9 @@ import random
 from collections import Counter
 from dataclasses import dataclass, field
 
-from faults import InjectedError, fail_allocations, fail_copies
 from kvpaged import EventLog, OutOfPages, PagedKVCache, Replay, Sequence
-from slot_storage import SlotStorage
+from support.faults import InjectedError, fail_allocations, fail_copies
+from support.slot_storage import SlotStorage
 
 
 @dataclass

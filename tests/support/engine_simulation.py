@@ -12,14 +12,14 @@ import functools
 import random
 from collections import Counter
 
-from faults import FailingModel, InjectedError, fail_allocations, fail_copies
 from kvpaged.engine import BeamSearchParams, Engine, Params, Request, SamplingParams
 from kvpaged.model import load_model, load_tokenizer
 from kvpaged.model.compute import generate_naive
 from kvpaged.page_table import pages_for
 from kvpaged.poison import PoisonedStorage
 from kvpaged.recall.text import make_stories
-from simulation import SimulationFailed
+from support.faults import FailingModel, InjectedError, fail_allocations, fail_copies
+from support.simulation import SimulationFailed
 
 LONGEST = 10  # tokens that are generated, at most
 MODEL = load_model("recall")

@@ -1,20 +1,17 @@
-"""Attention on pages against attention in one piece, over random configurations: `python tools/numerics.py`.
+"""Attention on pages against attention in one piece, over random configurations.
 
 Each configuration is made from its number alone: shapes, lengths, grouped heads, page sizes; pages that several
 sequences share, or that one names twice; last pages filled from nothing to the brim. Every slot that no sequence may
-see holds NaN. The ordinary tests check the first of them (tests/test_numerics.py).
+see holds NaN. The ordinary tests check the first of them (tests/test_numerics.py), `tools/long_checks.py` many more.
 """
 
 import random
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated
 
 import torch
-import typer
 from torch import Tensor
-from tqdm import tqdm
 
 from kvpaged.attention import (
     Backend,
@@ -132,7 +129,7 @@ def check(numbers: range) -> Iterator[Findings]:
     findings = Findings({}, Counter())
     for number in numbers:
         configuration = Configuration(number)
-        again = f"{configuration}; again: python tools/numerics.py --first {number} --configurations 1"
+        again = f"{configuration}; again: python tools/long_checks.py numbers --first {number} --configurations 1"
         for form, difference in _differences(configuration, again):
             assert difference <= TOLERANCE, f"{form} is {difference:.2e} from float64 in {again}"
             findings.worst[form] = max(findings.worst.get(form, 0.0), difference)
@@ -200,21 +197,3 @@ def _count(configuration: Configuration, counts: Counter[str]) -> None:
     counts["read by the kernel too"] += "kernel" in _backends(configuration)
     counts["full last pages"] += sum(len(table) % table.page_size == 0 for table in tables)
     counts["last pages of one token"] += sum(len(table) % table.page_size == 1 for table in tables)
-
-
-def main(
-    configurations: Annotated[int, typer.Option(min=1, help="How many to check.")] = 10_000,
-    first: Annotated[int, typer.Option(min=0, help="The number of the first.")] = 0,
-) -> None:
-    """Check attention on pages over random configurations, and print the largest differences from float64."""
-    torch.set_num_threads(1)
-    numbers = range(first, first + configurations)
-    *_, findings = tqdm(check(numbers), total=len(numbers), unit="configuration")
-    for name, count in findings.counts.items():
-        print(f"{count:8,} {name}")
-    for form, difference in findings.worst.items():
-        print(f"{difference:8.1e} largest difference from float64, as a share of the largest value: {form}")
-
-
-if __name__ == "__main__":
-    typer.run(main)
