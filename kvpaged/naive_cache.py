@@ -132,6 +132,9 @@ class ReservedCache:
         return branch
 
 
+ContiguousCache = NoCache | GrowingCache | ReservedCache
+
+
 def _check_new(stored: Tensor, keys: Tensor, values: Tensor) -> None:
     for name, tensor in (("keys", keys), ("values", values)):
         if tensor.ndim != 3 or len(tensor) != len(keys) or tensor.shape[1:] != stored.shape[1:]:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from time import perf_counter
-from typing import TYPE_CHECKING, Annotated, Protocol
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -17,10 +16,8 @@ from kvpaged.cli.options import Hub, Json, Model, PageSize, Transformers, open_m
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from kvpaged.cache import PagedKVCache
-    from kvpaged.model import LanguageModel
-    from kvpaged.naive_cache import GrowingCache, NoCache, ReservedCache
-    from kvpaged.sequence import Sequence as PagedSequence
+    from kvpaged.model import Attend, LanguageModel
+    from kvpaged.naive_cache import ContiguousCache
 
 
 @dataclass
@@ -33,18 +30,6 @@ class Result:
     bytes_held: int
     bytes_copied: int
     seconds: float
-
-
-class Way(Protocol):
-    """A sequence that can be computed further, and branched. It counts the tokens that it computes."""
-
-    computed: int
-
-    def compute(self, tokens: list[int]) -> Tensor:
-        """Logits after these further tokens."""
-
-    def branch(self) -> Way:
-        """A second sequence that begins as this one."""
 
 
 def compare(
@@ -87,90 +72,72 @@ def compare(
         raise typer.Exit(code=1)
 
 
+class _Counted:
+    """A model that counts the tokens it computes."""
+
+    def __init__(self, model: LanguageModel) -> None:
+        self.model, self.config, self.dtype, self.checkpoint = model, model.config, model.dtype, model.checkpoint
+        self.computed = 0
+
+    def __call__(self, tokens: Tensor, positions: Tensor, attend: Attend, logits_at: Tensor | None = None) -> Tensor:
+        self.computed += len(tokens)
+        return self.model(tokens, positions, attend, logits_at)
+
+
 def _run_all(model: LanguageModel, prompt: list[int], max_tokens: int, branches: int, page_size: int) -> list[Result]:
-    from kvpaged.cache import PagedKVCache
-    from kvpaged.model.compute import open_storage
     from kvpaged.naive_cache import GrowingCache, NoCache, ReservedCache
-    from kvpaged.page_table import pages_for
 
     config = model.config
     shape = (config.num_layers, config.num_kv_heads, config.head_dim)
+    contiguous: dict[str, ContiguousCache] = {
+        "none": NoCache(),
+        "growing": GrowingCache(*shape),
+        "reserved": ReservedCache(config.max_position_embeddings, *shape),
+    }
+    results = [_contiguous(name, cache, model, prompt, max_tokens, branches) for name, cache in contiguous.items()]
+    return [*results, _paged(page_size, model, prompt, max_tokens, branches)]
+
+
+def _contiguous(
+    name: str,
+    cache: ContiguousCache,
+    model: LanguageModel,
+    prompt: list[int],
+    max_tokens: int,
+    branches: int,
+) -> Result:
+    from kvpaged.model.compute import generate_cached, last_logits
+
+    counted, start = _Counted(model), perf_counter()
+    likeliest = last_logits(counted, cache, prompt).topk(branches).indices.tolist()
+    caches = [cache, *(cache.clone() for _ in range(branches - 1))]
+    tokens = [
+        [token, *generate_cached(counted, [*prompt, token], max_tokens - 1, each)]
+        for token, each in zip(likeliest, caches, strict=True)
+    ]
+    seconds = perf_counter() - start
+    held, copied = sum(each.num_bytes for each in caches), sum(each.bytes_copied for each in caches)
+    return Result(name, tokens, counted.computed, held, copied, seconds)
+
+
+def _paged(page_size: int, model: LanguageModel, prompt: list[int], max_tokens: int, branches: int) -> Result:
+    from kvpaged.cache import PagedKVCache
+    from kvpaged.model.compute import compute, continue_paged, open_storage
+    from kvpaged.page_table import pages_for
+
     num_pages = pages_for(len(prompt) + max_tokens, page_size) * branches
     storage = open_storage(model, num_pages, page_size)
     cache = PagedKVCache(num_pages, page_size, prefix_caching=False, storage=storage)
-    ways: dict[str, Callable[[], Way]] = {
-        "none": lambda: _Contiguous(model, NoCache()),
-        "growing": lambda: _Contiguous(model, GrowingCache(*shape)),
-        "reserved": lambda: _Contiguous(model, ReservedCache(config.max_position_embeddings, *shape)),
-        "paged": lambda: _Paged(model, cache),
-    }
-    results = []
-    for name, begin in ways.items():
-        start = perf_counter()
-        first = begin()
-        likeliest = first.compute(prompt).topk(branches).indices.tolist()
-        sequences = [first, *(first.branch() for _ in range(branches - 1))]
-        tokens = [[token] for token in likeliest]
-        for _ in range(max_tokens - 1):
-            for sequence, so_far in zip(sequences, tokens, strict=True):
-                so_far.append(int(sequence.compute(so_far[-1:]).argmax()))
-        seconds = perf_counter() - start
-        held = copied = 0
-        for each in sequences:
-            if isinstance(each, _Contiguous):
-                held, copied = held + each.cache.num_bytes, copied + each.cache.bytes_copied
-        if name == "paged":
-            held, copied = cache.pool.num_used * storage.bytes_per_page, storage.bytes_copied
-        results.append(Result(name, tokens, sum(each.computed for each in sequences), held, copied, seconds))
-    return results
-
-
-class _Contiguous:
-    """On a contiguous cache, or on none: then all tokens are computed each time."""
-
-    def __init__(
-        self, model: LanguageModel, cache: NoCache | GrowingCache | ReservedCache, tokens: tuple[int, ...] = ()
-    ) -> None:
-        self.model = model
-        self.cache = cache
-        self.tokens = list(tokens)
-        self.computed = 0
-
-    def compute(self, tokens: list[int]) -> Tensor:
-        from kvpaged.model.compute import last_logits
-
-        self.tokens += tokens
-        new = self.tokens[len(self.cache) :]
-        self.computed += len(new)
-        return last_logits(self.model, self.cache, new)
-
-    def branch(self) -> _Contiguous:
-        return _Contiguous(self.model, self.cache.clone(), tuple(self.tokens))
-
-
-class _Paged:
-    """On pages."""
-
-    def __init__(self, model: LanguageModel, cache: PagedKVCache, sequence: PagedSequence | None = None) -> None:
-        self.model = model
-        self.cache = cache
-        self.sequence = sequence
-        self.computed = 0
-
-    def compute(self, tokens: list[int]) -> Tensor:
-        from kvpaged.model.compute import compute
-
-        if self.sequence is None:
-            self.sequence = self.cache.sequence(tokens)
-        else:
-            for token in tokens:
-                self.sequence.append(token)
-        self.computed += len(tokens)
-        return compute(self.model, self.cache, self.sequence)
-
-    def branch(self) -> _Paged:
-        assert self.sequence is not None
-        return _Paged(self.model, self.cache, self.sequence.fork())
+    counted, start = _Counted(model), perf_counter()
+    sequence = cache.sequence(prompt)
+    likeliest = compute(counted, cache, sequence).topk(branches).indices.tolist()
+    tokens = []
+    for token, fork in zip(likeliest, [sequence, *(sequence.fork() for _ in range(branches - 1))], strict=True):
+        fork.append(token)
+        tokens.append([token, *continue_paged(counted, cache, fork, max_tokens - 1)])
+    seconds = perf_counter() - start
+    held = cache.pool.num_used * storage.bytes_per_page
+    return Result("paged", tokens, counted.computed, held, storage.bytes_copied, seconds)
 
 
 def _prompt_tokens(model: LanguageModel, prompt: str | None) -> list[int]:

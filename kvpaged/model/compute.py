@@ -13,7 +13,7 @@ from torch import Tensor
 from kvpaged.attention import paged_attention
 from kvpaged.cache import PagedKVCache
 from kvpaged.model.language_model import LanguageModel, ModelShape
-from kvpaged.naive_cache import GrowingCache, NoCache, ReservedCache
+from kvpaged.naive_cache import ContiguousCache, NoCache
 from kvpaged.page import PageStorage
 from kvpaged.sequence import Sequence as PagedSequence
 
@@ -67,44 +67,49 @@ def generate_paged(
     Stops after <eos>, after `max_tokens`, or where the model's context ends. Raises OutOfPages when the pages run out.
     """
     sequence = cache.sequence(prompt_tokens)
+    try:
+        return continue_paged(model, cache, sequence, max_tokens)
+    finally:
+        sequence.release()
+
+
+def continue_paged(model: LanguageModel, cache: PagedKVCache, sequence: PagedSequence, max_tokens: int) -> list[int]:
+    """Greedy continuation of a sequence, a fork say, which grows by all of it but the last token.
+
+    Its last token must not be computed yet. Stops, and raises, as `generate_paged` does.
+    """
 
     def logits_after(output: list[int]) -> Tensor:
         if output:
             sequence.append(output[-1])
         return compute(model, cache, sequence)
 
-    try:
-        return _generate(model.config, prompt_tokens, max_tokens, logits_after)
-    finally:
-        sequence.release()
+    return _generate(model.config, len(sequence), max_tokens, logits_after)
 
 
 def generate_cached(
-    model: LanguageModel, prompt_tokens: Sequence[int], max_tokens: int, cache: GrowingCache | ReservedCache
+    model: LanguageModel, prompt_tokens: Sequence[int], max_tokens: int, cache: ContiguousCache
 ) -> list[int]:
-    """Greedy continuation of a prompt, K and V in one contiguous, empty cache. Stops as `generate_paged` does."""
-    return _generate(
-        model.config,
-        prompt_tokens,
-        max_tokens,
-        lambda output: last_logits(model, cache, [output[-1]] if output else prompt_tokens),
-    )
+    """Greedy continuation of a prompt, K and V in one contiguous cache, which may hold the prompt's beginning already.
+
+    Stops as `generate_paged` does.
+    """
+
+    def logits_after(output: list[int]) -> Tensor:
+        return last_logits(model, cache, [*prompt_tokens, *output][len(cache) :])
+
+    return _generate(model.config, len(prompt_tokens), max_tokens, logits_after)
 
 
 def generate_naive(model: LanguageModel, prompt_tokens: Sequence[int], max_tokens: int) -> list[int]:
     """Greedy continuation of a prompt, computing every token again for each new one. Stops as `generate_paged` does."""
-    return _generate(
-        model.config,
-        prompt_tokens,
-        max_tokens,
-        lambda output: last_logits(model, NoCache(), [*prompt_tokens, *output]),
-    )
+    return generate_cached(model, prompt_tokens, max_tokens, NoCache())
 
 
 def _generate(
-    config: ModelShape, prompt_tokens: Sequence[int], max_tokens: int, logits_after: Callable[[list[int]], Tensor]
+    config: ModelShape, num_tokens: int, max_tokens: int, logits_after: Callable[[list[int]], Tensor]
 ) -> list[int]:
-    room = config.max_position_embeddings - len(prompt_tokens)
+    room = config.max_position_embeddings - num_tokens
     output: list[int] = []
     while len(output) < min(max_tokens, room) and (not output or output[-1] not in config.eos_token_ids):
         output.append(int(logits_after(output).argmax()))
@@ -112,7 +117,7 @@ def _generate(
 
 
 @torch.no_grad()
-def last_logits(model: LanguageModel, cache: NoCache | GrowingCache | ReservedCache, tokens: Sequence[int]) -> Tensor:
+def last_logits(model: LanguageModel, cache: ContiguousCache, tokens: Sequence[int]) -> Tensor:
     """Logits [vocab_size] of the last of some tokens, which come after those that the cache holds."""
     start = len(cache)
     positions = torch.arange(start, start + len(tokens))
