@@ -33,6 +33,7 @@ def site(tmp_path: Path) -> Path:
         ('<link rel="stylesheet" href="//cdn.example/x.css">', "loads //cdn.example/x.css from another site"),
         ("<style>a { background: url(https://cdn.example/x.png) }</style>", "loads https://cdn.example/x.png"),
         ('<a href="missing.html">x</a>', "missing.html is not there"),
+        ('<a href="../kvpaged/page.py">x</a>', "../kvpaged/page.py is a file of source code"),
         ('<a href="other.html#nowhere">x</a>', "other.html#nowhere: no such place"),
         ('<img src="data:image/png;base64,">', "no text says what it shows: data:image/png;base64,"),
         ('<article><img src="other.html" alt=""></article>', "no text says what it shows: other.html"),

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from kvpaged import EventLog, OutOfPages, PagedKVCache, PagePool, PageTable, PrefixCache, Replay, memory_over_time
+from kvpaged import EventLog, PagedKVCache, PagePool, PageTable, PrefixCache, Replay, memory_over_time
 from kvpaged.figures import (
     attention_on_pages,
     bar_chart,
@@ -24,7 +24,6 @@ from kvpaged.figures import (
     prefix_trie,
     sequence_names,
     sharing_map,
-    show_source,
     system_map,
     table_arrows,
     text_on_pages,
@@ -410,40 +409,6 @@ def test_memory_over_time_is_drawn_from_the_log(story):
     shown = repr(memory_chart(memory_over_time(cache.events, 4)))
     assert f"in use: from 0 to {cache.pool.num_used}" in shown
     assert "if nothing were shared" in shown
-
-
-def test_source_is_the_packages_own_one_block_for_one_file():
-    source = show_source(PagePool.share, PagePool.release, PageTable.lookup)
-    shown = source._repr_markdown_()
-    assert shown.count("```python") == 2
-    assert shown.startswith("```python\ndef share(self, page_id: int) -> None:")
-    assert "*from* `kvpaged/page_pool.py`" in shown
-    bare = repr(show_source(PagePool.release, without_docstring=True))
-    assert '"""' not in bare
-    assert "self.ref_counts[page_id] -= 1" in bare
-    assert "def num_free" in repr(show_source(PagePool.num_free))
-
-
-def test_source_without_docstrings_is_still_the_same_program():
-    import ast
-
-    def bare_tree(code):
-        tree = ast.parse(code)
-        for node in ast.walk(tree):
-            if isinstance(node, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node) and len(node.body) > 1:
-                del node.body[0]
-        return ast.dump(tree)
-
-    for thing in (PagePool, PageTable, PrefixCache, OutOfPages):
-        (_, full), (_, bare) = show_source(thing).parts[0], show_source(thing, without_docstring=True).parts[0]
-        assert bare_tree(full) == bare_tree(bare)
-
-
-def test_only_the_packages_source_is_shown():
-    with pytest.raises(ValueError, match="kvpaged only"):
-        show_source(pytest.raises)
-    with pytest.raises(TypeError, match="no source"):
-        show_source(42)
 
 
 def engine_log():

@@ -76,7 +76,9 @@ def check(site: Path) -> list[str]:
                     problems.append(f"{name}: loads {address} from another site")
                 continue
             target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
-            if not target.exists():
+            if target.suffix == ".py":
+                problems.append(f"{name}: {address} is a file of source code, and no page of the book")
+            elif not target.exists():
                 problems.append(f"{name}: {address} is not there")
             elif parts.fragment and target in pages and unquote(parts.fragment) not in pages[target].places:
                 problems.append(f"{name}: {address}: no such place on that page")
