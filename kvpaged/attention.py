@@ -19,7 +19,6 @@ from torch import Tensor
 
 from kvpaged.page import PageStorage, has_numba
 from kvpaged.page_table import PageTable, pages_for
-from kvpaged.reader import PagedKVReader, mapped_pages
 
 Backend = Literal["kernel", "gather"]
 
@@ -100,15 +99,14 @@ def paged_attention(
     then.
     """
     chosen = _choose(backend, storage.head_dim)
-    page_ids = _check_paged(query, storage, table, layer)
+    page_ids = _check_paged(query, storage, table)
     if len(query) > 1 and backend == "kernel":
         raise ValueError(f"query has {len(query)} tokens; the kernel decodes one: use backend='gather'")
     if len(query) == 1 and chosen == "kernel":
         page_tables = torch.tensor([page_ids], dtype=torch.int32)
         seq_lens = torch.tensor([len(table)], dtype=torch.int32)
         return paged_attention_decode(query, storage, page_tables, seq_lens, layer, "kernel")
-    reader = PagedKVReader(storage, table)
-    return contiguous_attention(query, reader.keys(layer), reader.values(layer))
+    return contiguous_attention(query, *storage.read(layer, table))
 
 
 def paged_attention_decode(
@@ -141,7 +139,7 @@ def paged_attention_decode(
         page_ids = page_tables[sequence, : pages_for(seq_len, storage.page_size)].tolist()
         tables.append(PageTable(storage.page_size, page_ids, seq_len))
         try:
-            mapped_pages(tables[-1], storage.num_pages)
+            storage.pages_of(tables[-1])
         except IndexError as error:
             raise IndexError(f"sequence {sequence}: {error}") from None
     output = torch.empty_like(query)
@@ -159,7 +157,8 @@ def streaming_attention(query: Tensor, storage: PageStorage, table: PageTable, l
 
     Milakov and Gimelshein, "Online normalizer calculation for softmax" (2018), algorithm 3.
     """
-    page_ids = _check_paged(query, storage, table, layer)
+    page_ids = _check_paged(query, storage, table)
+    storage.check_read(layer, [page_ids], [len(table)])
     (q_len, heads, head_dim), num_kv_heads = query.shape, storage.num_kv_heads
     first_query = len(table) - q_len
     # [kv_head, group * q_len, head_dim]: all queries that read one kv head, as the rows of one matrix
@@ -206,13 +205,10 @@ def _check_contiguous(query: Tensor, keys: Tensor, values: Tensor) -> None:
     _check_lengths(len(query), len(keys))
 
 
-def _check_paged(query: Tensor, storage: PageStorage, table: PageTable, layer: int) -> list[int]:
+def _check_paged(query: Tensor, storage: PageStorage, table: PageTable) -> list[int]:
     _check_query(query, storage.num_kv_heads, storage.head_dim, storage.dtype)
-    if table.page_size != storage.page_size:
-        raise ValueError(f"the table has pages of {table.page_size} slots, the storage pages of {storage.page_size}")
+    page_ids = storage.pages_of(table)
     _check_lengths(len(query), len(table))
-    page_ids = mapped_pages(table, storage.num_pages)
-    storage.check_read(layer, [page_ids], [len(table)])
     return page_ids
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from kvpaged.checks import positive_int
+from kvpaged.page_table import PageTable, pages_for
 
 Rows = Sequence[Sequence[int]] | Tensor
 
@@ -98,12 +99,51 @@ class PageStorage:
         return KVPage(page_id, self._keys[:, page_id], self._values[:, page_id])
 
     def check_read(self, layer: int, page_tables: Rows, seq_lens: Sequence[int] | Tensor) -> None:
-        """Raise IndexError for a layer that does not exist: who reads K and V through page tables asks first.
+        """Raise IndexError for a layer that does not exist. `read` asks here; so must all that reads pages in place.
 
         page_tables: page ids in logical order, a row for each reader. seq_lens: the tokens that each row maps. All that
         may be wrong with those, `kvpaged.poison` knows.
         """
         self._check_layer(layer)
+
+    def pages_of(self, table: PageTable) -> list[int]:
+        """Return the pages that hold the mapped tokens, in logical order.
+
+        Raises ValueError for a table of another page size, IndexError for a page that does not exist, and when the
+        table maps more tokens than its pages have slots.
+        """
+        if table.page_size != self.page_size:
+            raise ValueError(f"the table has pages of {table.page_size} slots, the storage pages of {self.page_size}")
+        page_ids = table.page_ids[: pages_for(len(table), self.page_size)]
+        if len(page_ids) * self.page_size < len(table):
+            raise IndexError(f"the table maps {len(table)} tokens to {len(page_ids)} pages of {self.page_size} slots")
+        for position, page_id in enumerate(page_ids):
+            if not 0 <= page_id < self.num_pages:
+                raise IndexError(
+                    f"entry {position} of the page table names page {page_id}; "
+                    f"the storage has pages 0..{self.num_pages - 1}"
+                )
+        return page_ids
+
+    def read(self, layer: int, table: PageTable) -> tuple[Tensor, Tensor]:
+        """Return K and V of the mapped tokens in logical order, gathered: each [len(table), num_kv_heads, head_dim].
+
+        Both are contiguous and their own: they stay valid whatever is written later. Raises IndexError for a layer that
+        does not exist, and as `pages_of` does.
+        """
+        page_ids, num_tokens = self.pages_of(table), len(table)
+        self.check_read(layer, [page_ids], [num_tokens])
+        # A layer is one long list of vectors: those of a page, one head after another, and of a head, slot by slot.
+        # A single index_select is twice as fast as fetching whole pages and then swapping slots and heads.
+        in_page = np.add.outer(np.arange(self.page_size), np.arange(self.num_kv_heads) * self.page_size)
+        first = np.array(page_ids, dtype=np.int64) * (self.num_kv_heads * self.page_size)
+        vectors = torch.from_numpy(np.add.outer(first, in_page).ravel()[: num_tokens * self.num_kv_heads])
+        shape = (num_tokens, self.num_kv_heads, self.head_dim)
+        keys, values = self._layer_keys[layer], self._layer_values[layer]
+        return (
+            keys.view(-1, self.head_dim).index_select(0, vectors).view(shape),
+            values.view(-1, self.head_dim).index_select(0, vectors).view(shape),
+        )
 
     def write(self, layer: int, slot_mapping: Sequence[int] | Tensor, keys: Tensor, values: Tensor) -> None:
         """Store K and V of n tokens of one layer in n different slots.

@@ -6,9 +6,11 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from kvpaged import OutOfPages
+from kvpaged import OutOfPages, PagedKVCache
 from kvpaged.adapters.huggingface import HuggingFaceModel, PagedCache
-from kvpaged.reader import PagedKVReader
+from kvpaged.model.compute import open_storage
+from kvpaged.page import PageStorage
+from kvpaged.poison import PoisonedStorage, PoisonError
 from support.small_models import ARCHITECTURES, build, generate, memory_for, padded, prompts, served
 
 architectures = pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -93,11 +95,27 @@ def test_any_other_attention_reads_back_through_the_page_table(llama: HuggingFac
         memory.check()
 
 
+@pytest.mark.parametrize("name", ["sdpa", "eager", "kvpaged"])
+def test_any_attention_reads_under_the_eyes_of_a_poisoned_storage(llama: HuggingFaceModel, name: str) -> None:
+    storage = open_storage(llama, 100, 4, kind=PoisonedStorage)
+    memory, inputs = PagedKVCache(100, 4, storage=storage), padded([STORY, STORY[:9], STORY])
+    storage.watch(memory)
+    with attention(llama, name):
+        expected = generate(llama.model, inputs, num_beams=2)
+        with PagedCache(llama, memory, **inputs) as cache:
+            assert generate(llama.model, inputs, num_beams=2, past_key_values=cache) == expected
+            storage._computed[:, cache.sequences[1].table.page_ids[1], 2] = False
+            mask = torch.cat((inputs["attention_mask"].repeat_interleave(2, 0), torch.ones(6, 16)), dim=1)
+            with pytest.raises(PoisonError, match=r"token 6 of .* is slot 2 of page .* nobody has computed") as caught:
+                llama.model(torch.full((6, 1), 5), attention_mask=mask, past_key_values=cache)
+            assert "check_read" in [entry.name for entry in caught.traceback]
+
+
 def test_decode_reads_pages_in_place(llama: HuggingFaceModel, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise AssertionError("a page was gathered")
 
-    monkeypatch.setattr(PagedKVReader, "_gather", refuse)
+    monkeypatch.setattr(PageStorage, "read", refuse)
     inputs, memory = padded([STORY]), memory_for(llama)
     with PagedCache(llama, memory, **inputs) as cache:
         generate(llama.model, inputs, past_key_values=cache)

@@ -11,7 +11,7 @@ from kvpaged.adapters.huggingface import HuggingFaceModel
 from kvpaged.engine import BeamSearchParams, Engine, SamplingParams
 from kvpaged.model import load_model
 from kvpaged.model.compute import compute, open_storage
-from kvpaged.reader import PagedKVReader
+from kvpaged.page import PageStorage
 from support.small_models import ARCHITECTURES, build, generate, padded, prompts, served
 
 TEXTS = prompts(100, seed=1)
@@ -33,7 +33,7 @@ def test_decode_steps_of_the_engine_gather_nothing(monkeypatch: pytest.MonkeyPat
     for text in TEXTS[:20]:
         engine.submit(text, GREEDY)
     engine.step()
-    monkeypatch.setattr(PagedKVReader, "_gather", None)
+    monkeypatch.setattr(PageStorage, "read", None)
     while engine.num_unfinished:
         engine.step()
     assert engine.metrics().generated_tokens == 20 * 16

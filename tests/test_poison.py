@@ -1,6 +1,7 @@
 """Every misuse of a page is caught at the access itself, with the page, the slot and the sequence in the message."""
 
 import re
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -10,6 +11,8 @@ from kvpaged.attention import paged_attention, paged_attention_decode, streaming
 from kvpaged.engine import Engine, SamplingParams
 from kvpaged.engine.batch import PageTables
 from kvpaged.model import load_model
+from kvpaged.model.compute import compute as compute_logits
+from kvpaged.model.compute import open_storage
 from kvpaged.page import PageStorage
 from kvpaged.page_pool import PagePool
 from kvpaged.page_table import PageTable
@@ -20,6 +23,8 @@ from kvpaged.recall.text import ask, make_story
 MODEL = load_model("recall")
 STORY = make_story(4, 4, seed=1, kinds=["looks", "where"])
 QUERY = torch.ones(1, 1, 16)
+
+Reader = Callable[[PageStorage, PageTable], object]
 
 
 def open_cache(num_pages: int = 8, page_size: int = 4, **options: object) -> PagedKVCache:
@@ -109,20 +114,55 @@ def test_a_refused_write_stores_nothing() -> None:
     assert not pages_that_hold_numbers(cache.storage)
 
 
-@pytest.mark.parametrize("backend", ["gather", "kernel"])
-def test_a_read_of_a_slot_that_was_never_computed_is_caught(backend: str) -> None:
+def in_a_batch(backend: str) -> Reader:
+    tables, lengths = torch.tensor([[0, 1]], dtype=torch.int32), torch.tensor([6], dtype=torch.int32)
+    return lambda storage, table: paged_attention_decode(QUERY, storage, tables, lengths, 0, backend)
+
+
+READERS: dict[str, Reader] = {
+    "storage.read": lambda storage, table: storage.read(0, table),
+    "a reader's keys": lambda storage, table: PagedKVReader(storage, table).keys(0),
+    "a reader's values": lambda storage, table: PagedKVReader(storage, table).values(0),
+    "attention, gathered": lambda storage, table: paged_attention(QUERY, storage, table, 0, "gather"),
+    "attention, in the kernel": lambda storage, table: paged_attention(QUERY, storage, table, 0, "kernel"),
+    "attention of several tokens": lambda storage, table: paged_attention(QUERY.repeat(2, 1, 1), storage, table, 0),
+    "attention of a batch, gathered": in_a_batch("gather"),
+    "attention of a batch, in the kernel": in_a_batch("kernel"),
+    "attention, page by page": lambda storage, table: streaming_attention(QUERY, storage, table, 0),
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_every_reader_of_a_slot_that_was_never_computed_is_caught(reader: str) -> None:
     cache = open_cache()
     sequence = cache.sequence(range(6))
     write(cache, sequence.slot_mapping(0, 5))
-    message = "token 5 of sequence 0 is slot 1 of page 1, which nobody has computed in layer 0"
-    with pytest.raises(PoisonError, match=message):
-        paged_attention(QUERY, cache.storage, sequence.table, 0, backend)
-    with pytest.raises(PoisonError, match=message):
-        paged_attention_decode(QUERY, cache.storage, torch.tensor([[0, 1]]).int(), torch.tensor([6]).int(), 0, backend)
-    with pytest.raises(PoisonError, match=message):
-        streaming_attention(QUERY, cache.storage, sequence.table, 0)
-    with pytest.raises(PoisonError, match=message):
-        PagedKVReader(cache.storage, sequence.table).values(0)
+    with pytest.raises(PoisonError, match="token 5 of sequence 0 is slot 1 of page 1, which nobody has computed in la"):
+        READERS[reader](cache.storage, sequence.table)
+    write(cache, sequence.slot_mapping(5, 6))
+    READERS[reader](cache.storage, sequence.table)
+
+
+def test_a_model_that_computes_one_sequence_reads_under_the_same_eyes() -> None:
+    cache = PagedKVCache(8, 4, storage=open_storage(MODEL, 8, 4, kind=PoisonedStorage))
+    cache.storage.watch(cache)
+    sequence = cache.sequence([1, 2, 3, 4, 5, 6])
+    compute_logits(MODEL, cache, sequence)
+    sequence.append(7)
+    cache.storage._computed[:, 0, 0] = False
+    with pytest.raises(PoisonError, match="token 0 of sequence 0 is slot 0 of page 0, which nobody has") as caught:
+        compute_logits(MODEL, cache, sequence)
+    assert "check_read" in [entry.name for entry in caught.traceback]
+
+
+def test_an_engine_reads_under_the_same_eyes() -> None:
+    engine = Engine(MODEL, 16, 4, poisoned=True)
+    engine.submit(STORY.text[:20], SamplingParams(max_tokens=4, ignore_eos=True))
+    engine.step()
+    engine.cache.storage._computed[:, 0, 0] = False
+    with pytest.raises(PoisonError, match="token 0 of sequence 0 is slot 0 of page 0, which nobody has") as caught:
+        engine.step()
+    assert "check_read" in [entry.name for entry in caught.traceback]
 
 
 def test_what_a_rolled_back_guess_left_in_a_page_cannot_be_read() -> None:

@@ -51,7 +51,6 @@ class Step:
         self.storage = storage
         self.in_place = in_place
         self.gathered_pages = 0
-        self._gathered: Tensor | None = None
         self.num_columns = len(tokens[0])
         self._columns = columns
         # Of each row, the new tokens: none yet where all new columns are padding.
@@ -77,15 +76,15 @@ class Step:
         """K and V of all columns, [rows, kv_heads, columns, head_dim]; keys and values are those of the new ones."""
         if not self._columns:
             return keys, values
-        if self._gathered is None:
-            self._gathered = self._rows_in_storage()
-        self.gathered_pages += sum(pages_for(stop, self.storage.page_size) for stop in self._stops)
-        found = (
-            pages.view(-1, self.storage.head_dim).index_select(0, self._gathered.flatten())
-            for pages in (self.storage.keys(layer), self.storage.values(layer))
-        )
-        gathered_keys, gathered_values = (each.view(*self._gathered.shape, -1) for each in found)
-        return gathered_keys, gathered_values
+        shape = (len(self.rows), keys.shape[1], self._columns + self.num_columns, keys.shape[3])
+        all_keys, all_values = keys.new_zeros(shape), values.new_zeros(shape)  # padding: the mask hides the zeros
+        for row, (_, padding) in enumerate(self.rows):
+            table = self._table(row)
+            self.gathered_pages += len(table.page_ids)
+            row_keys, row_values = self.storage.read(layer, table)
+            all_keys[row, :, padding:] = row_keys.transpose(0, 1)
+            all_values[row, :, padding:] = row_values.transpose(0, 1)
+        return all_keys, all_values
 
     def attend(self, layer: int, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """Attention of the new tokens on pages, all packed: query [rows * new columns, heads, head_dim] -> the same."""
@@ -185,18 +184,3 @@ class Step:
         """The table of a row, up to its last new token."""
         stop, size = self._stops[row], self.storage.page_size
         return PageTable(size, self.rows[row].sequence.table.page_ids[: pages_for(stop, size)], stop)
-
-    def _rows_in_storage(self) -> Tensor:
-        """Which vectors of a layer are which columns' K and V: int64 [rows, kv_heads, columns]."""
-        size, num_kv_heads = self.storage.page_size, self.storage.num_kv_heads
-        slots = np.empty((len(self.rows), self._columns + self.num_columns), dtype=np.int64)
-        for row, (_, padding) in enumerate(self.rows):
-            page_ids = np.array(self._table(row).page_ids, dtype=np.int64)
-            found = np.add.outer(page_ids * size, np.arange(size)).ravel()[: self._stops[row]]
-            slots[row, padding:] = found
-            slots[row, :padding] = (
-                found[0] if len(found) else 0
-            )  # the mask hides it; but hidden or not, it must be numbers
-        page_ids, offsets = np.divmod(slots, size)
-        heads = np.arange(num_kv_heads)[:, None] * size
-        return torch.from_numpy(page_ids[:, None] * (num_kv_heads * size) + heads + offsets[:, None])
