@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,12 @@ from sphinx.environment import BuildEnvironment
 HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent / "tools"))
 
+from kvpaged.figures.picture import inline_pictures, stylesheet  # noqa: E402
 from notebook_form import trim_traceback  # noqa: E402  (the line above says where it is)
 
 LIVE_CODE = re.compile(r'<script type="text/x-thebe-config">.*?</script>\s*<script>kernelName.*?</script>', re.DOTALL)
+WIDGET_STATE = re.compile(r'<script type="application/vnd\.jupyter\.widget-state\+json">.*?</script>', re.DOTALL)
+FIGURE_FILES = ["picture.css", "trace_player.css", "trace_player.js"]
 CHAPTER = re.compile(r"chapters/(\d\d)-")
 COLUMNS = re.compile(r"\S {2,}\S")
 MENDED = [
@@ -41,9 +45,10 @@ def setup(app: Sphinx) -> dict[str, Any]:
 
 
 def serve_own_files(app: Sphinx, config: Config) -> None:
-    """Add our templates, and copy MathJax into the built book: a reader without a network sees the mathematics."""
+    """Add our templates, what pictures need, and MathJax: a reader without a network sees the mathematics."""
     config.templates_path.append(str(HERE / "templates"))
     config.html_static_path.append(str(HERE / "vendor"))
+    config.html_static_path += [str(files("kvpaged.figures").joinpath(name)) for name in FIGURE_FILES]
 
 
 def trim_tracebacks(app: Sphinx, doctree: nodes.document) -> None:
@@ -73,13 +78,26 @@ def number_chapters(app: Sphinx, env: BuildEnvironment) -> list[str]:
     return []
 
 
+def draw_pictures(app: Sphinx, body: str) -> str:
+    """Put each picture into the page itself, and its style and script, which a notebook repeats, beside the page."""
+    drawn = inline_pictures(body)
+    for name in FIGURE_FILES:
+        drawn = drawn.replace(stylesheet(name), "")
+    if drawn != body:
+        app.add_css_file("picture.css")
+        if "kvt" in drawn:
+            app.add_css_file("trace_player.css")
+            app.add_js_file("trace_player.js", loading_method="defer")
+    return drawn.replace("<style></style>", "").replace("<script></script>", "")
+
+
 def mend_page(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None) -> None:
     """Drop the live-code scripts, and mend what screen readers trip over in the markup of other extensions."""
-    # The book has no kernel to offer, and the theme loads the script twice, which throws an error.
-    context["script_files"] = [script for script in context["script_files"] if "thebe" not in str(script)]
-    context["css_files"] = [style for style in context["css_files"] if "thebe" not in str(style)]
     if "body" in context:
-        body = LIVE_CODE.sub("", context["body"])
+        body = WIDGET_STATE.sub("", LIVE_CODE.sub("", draw_pictures(app, context["body"])))
         for wrong, right in MENDED:
             body = body.replace(wrong, right)
         context["body"] = body
+    # The book has no kernel to offer, and the theme loads the script twice, which throws an error.
+    context["script_files"] = [script for script in context["script_files"] if "thebe" not in str(script)]
+    context["css_files"] = [style for style in context["css_files"] if "thebe" not in str(style)]

@@ -59,6 +59,12 @@ class PagedKVCache:
         """Raise AssertionError, naming the page, if a law of ownership is broken."""
         check(self.pool, self.prefix, self.sequences)
 
+    def _repr_html_(self) -> str | None:
+        """Show a notebook the map of the pages, unless they are too many to tell apart."""
+        from kvpaged.figures.page_map import page_map  # the one room above that this one knows, when somebody looks
+
+        return page_map(self)._repr_html_() if self.pool.num_pages <= 512 else None
+
     def __repr__(self) -> str:
         return (
             f"PagedKVCache(num_pages={self.pool.num_pages}, page_size={self.page_size}, "

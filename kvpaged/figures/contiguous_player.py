@@ -147,11 +147,12 @@ class ContiguousPlayer:
             "total": self.cache.pool.num_pages,
             "owners": {owner: (owner, owner_colour(owner)) for owner in self.lengths},
             "stops": self.stops,
+            "opening": self.stops[0] if self.stops else len(self.frames) - 1,
             "frames": self.frames,
         }
         names = {sequence.id: owner for owner, sequence in self.sequences.items()}
-        strip = contiguous_map(self.strip, used={**self.lengths}).svg()
-        pages = draw_pages(pages_of_cache(self.cache, names), self.page_size).svg()
+        strip = contiguous_map(self.strip, used={**self.lengths})._repr_html_()
+        pages = draw_pages(pages_of_cache(self.cache, names), self.page_size)._repr_html_()
         _, _, _, contiguous, paged = self.frames[-1]
         frame = f"{strip}<p>{contiguous}</p>{pages}<p>{paged}</p>"
         return player_html(repr(self), data, self.frames[-1][0], frame)

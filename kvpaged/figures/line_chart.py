@@ -1,21 +1,33 @@
-"""Lines and steps: one value over another, each line with its name at its end."""
+"""Lines and steps: one value over another, under a key of the lines."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
-from math import inf, log2
+from math import log2
 from typing import TYPE_CHECKING, Any
 
 from kvpaged.figures.chart import DIM, INK, LIT, chart, drawing, written
 from kvpaged.figures.language import count_of, owner_colour
 from kvpaged.figures.picture import Picture
+from kvpaged.figures.svg import text_width
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.text import Annotation
 
-_WIDTH, _HEIGHT = 720, 280
+_WIDTH, _HEIGHT, _KEY_ROW = 720, 260, 18
+_KEY_WIDTH = 320  # what a phone shows of a picture when the page opens
 # Lines are told apart without colour too. The owners' colours are left to the owners.
 _LINES = ((LIT, "-"), (INK, (0, (4, 1.5))), (DIM, (0, (1, 1.2))), (LIT, (0, (5, 1.5, 1, 1.5))), (INK, (0, (2, 1))))
+
+_KEY = {
+    "alignment": "left",
+    "borderpad": 0,
+    "borderaxespad": 0.8,
+    "columnspacing": 1.2,
+    "fontsize": 12,
+    "frameon": False,
+    "handlelength": 2.2,
+    "title_fontsize": 12,
+}
 
 Points = Iterable[tuple[float, float] | float]
 
@@ -30,7 +42,7 @@ def line_chart(
     log_y: bool = False,
     unit: str = "",
 ) -> Picture:
-    """Draw named series, each (x, y) pairs or y values at x = 0, 1, 2, ...; each line carries its name at its end.
+    """Draw named series, each (x, y) pairs or y values at x = 0, 1, 2, ...; each line is named in the key.
 
     `steps` holds each value until the next; `unit` follows the numbers of the y axis ("%", " B", " ms").
     Raises ValueError when a series is empty, or has a value that a logarithmic axis cannot show.
@@ -38,14 +50,17 @@ def line_chart(
     lines = {name: _pairs(name, points) for name, points in series.items()}
     if not lines:
         raise ValueError("there is no series to draw; hand in at least one")
-    with chart(_WIDTH, _HEIGHT) as (figure, axes):
+    columns = max(1, int(_KEY_WIDTH / (44 + max(map(text_width, lines)))))
+    height = _HEIGHT + _KEY_ROW * -(-len(lines) // columns)
+    with chart(_WIDTH, height) as (figure, axes):
         xs, ys = zip(*chain(*lines.values()), strict=True)
         if log_x:
             axes.set_xscale("log", base=_log_base(xs))
         if log_y:
             axes.set_yscale("log", base=_log_base(ys))
         axes.minorticks_off()
-        names = [_plot(axes, number, name, line, steps) for number, (name, line) in enumerate(lines.items())]
+        for number, (name, line) in enumerate(lines.items()):
+            _plot(axes, number, name, line, steps)
         if not log_x and min(xs) < max(xs):
             axes.set_xlim(min(xs), max(xs))
         if not log_y:
@@ -54,12 +69,11 @@ def line_chart(
         axes.xaxis.set_major_formatter(lambda value, _: written(value))
         axes.yaxis.set_major_formatter(lambda value, _: written(value, unit))
         axes.set_xlabel(x_label)
-        axes.set_title(y_label)
         axes.grid(axis="y", clip_on=False)
-        figure.draw_without_rendering()  # decides where the lines end
-        _move_apart(names, axes.transData.transform([name.xy for name in names])[:, 1])
+        key = axes.legend(title=y_label, ncols=columns, loc="lower left", bbox_to_anchor=(0, 1), **_KEY)
+        key.get_title().set_color(DIM)
         drawn = drawing(figure)
-    return Picture(drawn, _WIDTH, _HEIGHT, _describe_lines(lines, x_label, y_label, unit))
+    return Picture(drawn, _WIDTH, height, _describe_lines(lines, x_label, y_label, unit))
 
 
 def _pairs(name: str, points: Points) -> list[tuple[float, float]]:
@@ -76,25 +90,15 @@ def _log_base(values: Sequence[float]) -> int:
     return 2 if all(log2(value).is_integer() for value in values) else 10
 
 
-def _plot(axes: "Axes", number: int, name: str, line: list[tuple[float, float]], steps: bool) -> "Annotation":
-    """Draw a line, and a short piece of it before its name. One named with a single letter is a sequence's."""
+def _plot(axes: "Axes", number: int, name: str, line: list[tuple[float, float]], steps: bool) -> None:
+    """Draw a line. One named with a single letter is a sequence's."""
     from matplotlib.patheffects import withStroke
 
     colour, dashes = _LINES[number % len(_LINES)]
     look: dict[str, Any] = {"color": colour, "linestyle": dashes}
     if len(name) == 1 and name.isupper():
         look |= {"color": owner_colour(name), "path_effects": [withStroke(linewidth=4, foreground=INK)]}
-    axes.plot(*zip(*line, strict=True), drawstyle="steps-post" if steps else None, clip_on=False, **look)
-    sample = {"arrowstyle": "-", "linewidth": 2.4, "relpos": (0, 0.5), "shrinkA": 4, "shrinkB": 8, **look}
-    return axes.annotate(name, line[-1], (36, 0), textcoords="offset points", va="center", arrowprops=sample)
-
-
-def _move_apart(names: "list[Annotation]", heights: Iterable[float]) -> None:
-    """Move names up that would be written over those below."""
-    lowest = -inf
-    for height, name in sorted(zip(heights, names, strict=True), key=lambda pair: pair[0]):
-        lowest = max(height, lowest + 15)
-        name.xyann = (36, lowest - height)
+    axes.plot(*zip(*line, strict=True), drawstyle="steps-post" if steps else None, clip_on=False, label=name, **look)
 
 
 def _describe_lines(lines: Mapping[str, list[tuple[float, float]]], x_label: str, y_label: str, unit: str) -> str:

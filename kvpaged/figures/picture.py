@@ -1,21 +1,31 @@
 """A picture: an SVG with the words that say what it shows. Computed from real objects, never drawn by hand."""
 
+import re
 import shutil
 import subprocess
 import tempfile
 from functools import cache
-from html import escape
+from html import escape, unescape
 from importlib.resources import files
 from pathlib import Path
+from urllib.parse import unquote
 
 from kvpaged.figures.svg import mark
 
-# Below this share of its size a picture scrolls in its own box rather than shrink further.
-_SMALLEST = 0.75
+# What is wider scrolls in its box on a phone. No picture shrinks: its smallest words are ten pixels high as it is.
+_NARROW = 300
+# What would end an address, or the attribute in which it stands.
+_IN_ADDRESS = str.maketrans({"%": "%25", "#": "%23", "<": "%3C", ">": "%3E", "&": "%26", '"': "'"})
+_SHOWN = re.compile(r'<img class="kvf" alt="([^"]*)" style="max-width:100%" src="data:image/svg\+xml,([^"]*)"/>')
+_STANDALONE = re.compile(r"<svg .*? viewBox='0 0 (\d+) (\d+)' .*?</style><rect [^>]*/>(.*)</svg>", re.DOTALL)
 
 
 class Picture:
-    """An SVG drawing and its alternative text. Shows itself in a notebook; as plain text it reads as its alt text."""
+    """An SVG drawing and its alternative text. Shows itself in a notebook; as plain text it reads as its alt text.
+
+    A notebook gets it as an image, which Jupyter shows even before the notebook is trusted. The book puts the drawing
+    itself in its place (`inline_pictures`): in the colours of the page, and in words that can be selected.
+    """
 
     def __init__(self, drawing: str, width: float, height: float, alt: str) -> None:
         self.drawing = drawing
@@ -24,22 +34,22 @@ class Picture:
         self.alt = alt
 
     def _repr_html_(self) -> str:
-        return f'<figure class="kvf"><style>{stylesheet("picture.css")}</style>{self.svg()}</figure>'
+        address = "data:image/svg+xml," + self.standalone().strip().translate(_IN_ADDRESS)
+        return f'<img class="kvf" alt="{escape(self.alt)}" style="max-width:100%" src="{address}"/>'
 
-    def svg(self) -> str:
-        """Return the drawing in a box of its own, in which it scrolls if it is too wide to shrink."""
-        smallest = round(self.width * _SMALLEST)
-        wide = smallest > 300
+    def inline(self) -> str:
+        """Return the drawing in a box of its own, in which it scrolls if it is too wide. It needs `picture.css`."""
         svg = mark(
             "svg",
             self.drawing,
             viewBox=f"0 0 {self.width} {self.height}",
             role="img",
             aria_label=self.alt,
-            style=f"max-width:{self.width}px" + (f";min-width:{smallest}px" if wide else ""),
+            style=f"width:{self.width}px",
         )
+        wide = self.width > _NARROW
         reachable = ' tabindex="0" role="group" aria-label="Picture, may scroll sideways"' if wide else ""
-        return f'<div class="kvs"{reachable}>{svg}</div>'
+        return f'<figure class="kvf"><div class="kvs"{reachable}>{svg}</div></figure>'
 
     def __repr__(self) -> str:
         return self.alt
@@ -74,6 +84,18 @@ class Picture:
             options += [f"--user-data-dir={folder}/profile", "--force-device-scale-factor=2"]
             options += [f"--window-size={self.width},{self.height}", f"--screenshot={target.resolve()}"]
             subprocess.run([browser, *options, source.as_uri()], check=True, capture_output=True)
+
+
+def inline_pictures(html: str) -> str:
+    """Put drawings in place of the images of this package in a page that has the style sheet `picture.css`."""
+    return _SHOWN.sub(_inline, html)
+
+
+def _inline(shown: re.Match[str]) -> str:
+    found = _STANDALONE.fullmatch(unquote(shown[2]))
+    assert found is not None, "an image that no Picture wrote"
+    width, height, drawing = found.groups()
+    return Picture(drawing, int(width), int(height), unescape(shown[1])).inline()
 
 
 @cache

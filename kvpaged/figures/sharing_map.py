@@ -8,6 +8,7 @@ from kvpaged.figures.page_shape import PageShape, slot_width_for
 from kvpaged.figures.page_view import pages_of_cache
 from kvpaged.figures.picture import Picture
 from kvpaged.figures.rows import Decode, Row, rows_of
+from kvpaged.figures.sequence_names import sequence_names
 from kvpaged.figures.svg import path
 from kvpaged.sequence import Sequence
 
@@ -17,10 +18,17 @@ _GAP, _MARGIN = 12, 112
 def sharing_map(
     cache: PagedKVCache, sequences: Iterable[Sequence] | None = None, decode: Decode | None = None
 ) -> Picture:
-    """Draw sequences as lines of pages that part where the sequences part: the tree of forks and of shared prefixes."""
+    """Draw sequences as lines of pages that part where the sequences part: the tree of forks and of shared prefixes.
+
+    If the cache keeps a log, sequences are called what the log calls them: an engine's after their requests.
+    """
     chosen = sorted(cache.sequences if sequences is None else sequences, key=lambda each: each.id)
-    rows = sorted(rows_of(chosen, decode), key=lambda row: _branch(row, chosen))
-    pages = pages_of_cache(cache)
+    names = sequence_names(cache.events)
+    rows = rows_of(chosen, decode)
+    for row, sequence in zip(rows, chosen, strict=True):
+        row.owner = names.get(sequence.id, sequence.id)
+    rows.sort(key=lambda row: _branch(row, chosen))
+    pages = pages_of_cache(cache, names)
     words = [word for row in rows for word in row.words]
     shape = PageShape(cache.page_size, slot_width_for(words), 20) if decode else PageShape(cache.page_size)
     pitch = max(shape.height, 24) + _GAP

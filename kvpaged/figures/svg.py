@@ -21,8 +21,7 @@ def rect(x: float, y: float, width: float, height: float, **attributes: object) 
 
 def label(x: float, y: float, content: str, **attributes: object) -> str:
     """A line of text; class m is centred, e ends at x, d is dim, b is bold."""
-    # The space keeps words apart where a notebook that is not trusted drops the drawing and leaves its words.
-    return mark("text", escape(content), x=x, y=y, **attributes) + " "
+    return mark("text", escape(content), x=x, y=y, **attributes)
 
 
 def path(*parts: object, **attributes: object) -> str:

@@ -323,6 +323,23 @@
     };
   }
 
+  // ---- How tall a player gets: it is so from the start, and nothing on the page moves while it plays.
+
+  // The moments worth measuring: those with most to write below the pages, and those with the longest sentences.
+  function tallest({ events, words, size, ...trace }) {
+    const tell = teller({ events, words, size, ...trace }), state = fresh(), moments = [];
+    const long = (tokens) => tokens.reduce((sum, token) => sum + words[token].length + 1, 0);
+    events.forEach((event, index) => {
+      const sentence = tell(state, index);
+      apply(state, event, size);
+      const live = Object.keys(state.tables).map((each) => long(state.tokens[each]) + 6 * state.tables[each].length + 40);
+      const ended = state.ended.slice(-4).map((each) => Math.min(160, long(state.tokens[each])) + 40);
+      moments.push([index + 1, live.concat(ended).reduce((sum, each) => sum + each, 0), sentence]);
+    });
+    const most = (weight) => moments.slice().sort((a, b) => weight(b) - weight(a)).slice(0, 4);
+    return { positions: most((each) => each[1]).map((each) => each[0]), sentences: most((each) => each[2].length).map((each) => each[2]) };
+  }
+
   // ---- The controls.
 
   const SPEEDS = [[0.5, "½×"], [1, "1×"], [2, "2×"], [4, "4×"], [16, "16×"]];
@@ -333,7 +350,7 @@
     '</select><label><input type="checkbox" data-do="stop" checked>pause at marks</label></div>' +
     '<div class="bar"><div class="track"><input type="range" data-do="scrub" min="0" value="0" aria-label="Position in the trace">' +
     '<div class="marks" aria-hidden="true"></div></div><span class="count"></span></div>';
-  const KEYS = '<p class="keys">Keys: space plays and pauses; ← and → step, with shift from mark to mark; Home, End.</p>';
+  const KEYS = '<p class="keys">Play begins at the start. Keys: space plays and pauses; ← and → step, with shift from mark to mark; Home, End.</p>';
 
   function start(root) {
     root.dataset.ready = "";
@@ -350,8 +367,8 @@
     const find = (name) => root.querySelector(`[data-do="${name}"]`);
     const say = root.querySelector(".say"), count = root.querySelector(".count"), frame = root.querySelector(".frame");
     const slider = find("scrub"), play = find("play"), speed = find("speed"), stopping = find("stop");
-    const tallest = [0, 0];
-    let position = 0, timer = null;
+    const tall = events ? tallest(data) : { positions: data.frames.map((_, index) => index), sentences: data.frames.map(([sentence]) => sentence) };
+    let position = 0, timer = null, untouched = true;
 
     function go(to) {
       position = Math.max(0, Math.min(last, to));
@@ -361,11 +378,17 @@
       count.textContent = `${position} of ${last}`;
       slider.value = position;
       slider.setAttribute("aria-valuetext", `event ${position} of ${last}`);
-      // What has grown stays: nothing below jumps while it plays. Measure first, then write: one layout, not two.
-      const heights = [say, frame].map((part) => part.offsetHeight);
-      [say, frame].forEach((part, index) => {
-        if (heights[index] > tallest[index]) part.style.minHeight = (tallest[index] = heights[index]) + "px";
-      });
+      untouched = false;
+    }
+    function measure() {
+      const here = position, before = untouched;
+      say.style.minHeight = frame.style.minHeight = "";
+      const heights = tall.positions.map((each) => (go(each), frame.offsetHeight));
+      const spoken = tall.sentences.map((each) => ((say.textContent = each), say.offsetHeight));
+      go(here);
+      frame.style.minHeight = Math.max(...heights) + "px";
+      say.style.minHeight = Math.max(...spoken) + "px";
+      untouched = before;
     }
     function pause() {
       clearTimeout(timer);
@@ -380,7 +403,7 @@
     }
     function toggle() {
       if (timer !== null) return pause();
-      if (position === last) go(0);
+      if (position === last || untouched) go(0); // it opens in the middle, as a film is shown by one of its pictures
       play.textContent = "Pause";
       say.setAttribute("aria-live", "off"); // a screen reader could not keep up
       timer = setTimeout(tick, 300 / speed.value);
@@ -408,7 +431,13 @@
     });
     slider.max = last;
     root.querySelector(".marks").innerHTML = data.stops.map((stop) => `<i style="left:${(100 * stop) / last}%"></i>`).join("");
-    go(0);
+    go(data.opening);
+    untouched = true;
+    let width = root.offsetWidth;
+    measure();
+    new ResizeObserver(() => {
+      if (root.offsetWidth !== width) (width = root.offsetWidth), measure();
+    }).observe(root);
   }
 
   if (typeof document === "object") document.querySelectorAll(".kvt:not([data-ready])").forEach(start);

@@ -63,6 +63,15 @@ class TracePlayer:
         """The positions at which it pauses: events that have happened by then."""
         return [index for index, event in enumerate(self.events, start=1) if event.kind in self.stop_at]
 
+    @property
+    def opening(self) -> int:
+        """The position that it opens at: the mark at which most pages are used, or the event, if it has no marks."""
+        replay, used = Replay(self.page_size), [0]
+        for event in self.events:
+            replay.apply(event)
+            used.append(replay.num_used)
+        return max(self.stops or range(1, len(used)), key=used.__getitem__)
+
     def _repr_html_(self) -> str:
         return player_html(repr(self), self._data(), self._summary(), self._last_frame())
 
@@ -89,6 +98,7 @@ class TracePlayer:
             "owners": {sequence: [name, owner_colour(name)] for sequence, name in names.items()},
             "requests": request_names(self.events),
             "stops": self.stops,
+            "opening": self.opening,
             "events": [_packed(event, kinds.index(event.kind), place) for event in self.events],
         }
 
@@ -106,7 +116,7 @@ class TracePlayer:
         """The memory at the end, for readers without JavaScript: the pages, and the text of the last sequences."""
         names = sequence_names(self.events)
         pages = pages_of_replay(self._end, self._pages, names)
-        picture = draw_pages(pages[:_MOST_PAGES], self.page_size).svg()
+        picture = draw_pages(pages[:_MOST_PAGES], self.page_size)._repr_html_()
         if len(pages) > _MOST_PAGES:
             picture += f"<p>and {count_of(len(pages) - _MOST_PAGES, 'more page')}.</p>"
         texts = [

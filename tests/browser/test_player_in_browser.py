@@ -10,6 +10,7 @@ import pytest
 from kvpaged import EventLog, PagedKVCache, Replay
 from kvpaged.engine import Engine, SamplingParams
 from kvpaged.figures import Arrive, ContiguousPlayer, Leave, TracePlayer, page_map
+from kvpaged.figures.picture import inline_pictures, stylesheet
 from kvpaged.model import load_model
 from kvpaged.recall.text import make_story
 
@@ -40,7 +41,8 @@ TOOLS = """
 def visit(tmp_path, pictures, script: str, width: int = 1280) -> dict:
     """Open a page with these pictures, run the script in it, return its report."""
     page = tmp_path / "page.html"
-    html = "".join(picture._repr_html_() for picture in pictures)
+    html = f"<style>{stylesheet('picture.css')}</style>"
+    html += inline_pictures("".join(picture._repr_html_() for picture in pictures))
     page.write_text(
         f"<!doctype html><html lang=en><meta charset=utf-8><title>t</title><script>{TOOLS}</script>"
         f'<body style="margin:0"><main style="width:{width}px">{html}</main><pre></pre><script>(async () => {{{script}'
@@ -102,8 +104,8 @@ def test_the_last_step_shows_the_state_of_the_real_pool(tmp_path):
         """,
     )
     replay = Replay(4).apply_all(log)
-    assert report["starts"] == [0, 0]
-    assert report["ends"] == [len(log), 0], "players on one page keep to themselves"
+    assert report["starts"] == [first.opening, second.opening]
+    assert report["ends"] == [len(log), second.opening], "players on one page keep to themselves"
     state = {name: {int(key): value for key, value in table.items()} for name, table in report["state"].items()}
     assert state["ref_counts"] == dict(replay.ref_counts)
     assert state["tables"] == replay.tables
@@ -159,6 +161,9 @@ def test_it_steps_scrubs_plays_and_answers_the_keyboard(tmp_path):
         const [player] = players();
         report.seen = [];
         const see = (what) => report.seen.push([what, at(player)]);
+        see("open");
+        click(player, "step"); see("step after opening");
+        press(player, "Home");
         click(player, "step"); see("step");
         press(player, "ArrowRight"); see("right");
         press(player, "ArrowLeft"); see("left");
@@ -190,6 +195,8 @@ def test_it_steps_scrubs_plays_and_answers_the_keyboard(tmp_path):
     )
     stops, last = player.stops, len(log)
     assert dict(report["seen"]) == {
+        "open": player.opening,
+        "step after opening": player.opening + 1,
         "step": 1,
         "right": 2,
         "left": 1,
@@ -207,6 +214,42 @@ def test_it_steps_scrubs_plays_and_answers_the_keyboard(tmp_path):
     assert report["text"] == f"event 4 of {last}"
     assert report["live"] == ["off", "polite"]
     assert report["kept"], "a notebook must not hear the keys that the player answers"
+
+
+def test_it_begins_at_the_beginning_when_it_is_played_first(tmp_path):
+    report = visit(
+        tmp_path,
+        [TracePlayer(short_log(), 4, 8)],
+        """
+        const [player] = players();
+        player.querySelector("[data-do=stop]").checked = false;
+        click(player, "play");
+        await wait(350);
+        report.at = at(player);
+        """,
+    )
+    assert report["at"] == 1
+
+
+@pytest.mark.parametrize("width", [328, 848])
+def test_nothing_below_a_player_moves_while_it_plays(tmp_path, width):
+    log = long_log(200)
+    steps = [Arrive("A", 6, 16), Arrive("B", 10, 24), Arrive("C", 5, 16), Leave("B"), Arrive("D", 9, 28)]
+    report = visit(
+        tmp_path,
+        [TracePlayer(short_log(), 4, 8), TracePlayer(log, 4, 50), ContiguousPlayer(steps, 64, 4)],
+        """
+        report.heights = players().map((player) => {
+            const heights = new Set([player.offsetHeight]), last = +player.querySelector("[data-do=scrub]").max;
+            press(player, "Home");
+            for (; at(player) < last; press(player, "ArrowRight")) heights.add(player.offsetHeight);
+            return [...heights.add(player.offsetHeight)];
+        });
+        """,
+        width,
+    )
+    for heights in report["heights"]:
+        assert len(heights) == 1
 
 
 def test_two_thousand_events_stay_smooth_and_going_back_is_like_never_having_gone(tmp_path):
