@@ -7,7 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from kvpaged import PagedKVCache
 from kvpaged.attention import contiguous_attention
-from kvpaged.engine.batch import SHORT, Batch, Chunk, PageTables, pack
+from kvpaged.engine.batch import SHORT, Batch, Chunk, pack
 from kvpaged.engine.request import Branch, Request
 from kvpaged.engine.sampling import SamplingParams
 from kvpaged.page import PageStorage
@@ -46,7 +46,7 @@ def packed() -> Packed:
         storage.write(0, branch.sequence.slot_mapping(0, start), keys[:start], values[:start])
         chunks.append(Chunk(branch, start, start + count))
         told[branch] = torch.randn(count, HEADS, HEAD_DIM), keys, values
-    batch = pack(chunks, PageTables(len(CHUNKS), 128), storage)
+    batch = pack(chunks, storage)
     parts = [told[chunk.branch] for chunk in batch.chunks]
     query = torch.cat([part[0] for part in parts])
     keys, values = (torch.cat([part[i][-len(part[0]) :] for part in parts]) for i in (1, 2))

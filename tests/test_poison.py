@@ -3,13 +3,13 @@
 import re
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 
 from kvpaged import EventLog, PagedKVCache, Sequence
 from kvpaged.attention import paged_attention, paged_attention_decode, streaming_attention
-from kvpaged.engine import Engine, SamplingParams
-from kvpaged.engine.batch import PageTables
+from kvpaged.engine import Engine, SamplingParams, batch
 from kvpaged.model import load_model
 from kvpaged.model.compute import compute as compute_logits
 from kvpaged.model.compute import open_storage
@@ -291,13 +291,16 @@ def test_a_forgotten_share_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_row_of_page_tables_that_is_out_of_date_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    update = PageTables.update
+    rows_of = batch._rows
 
-    def stale(self: PageTables, branch: object, page_ids: list[int]) -> int:
-        return update(self, branch, page_ids) if branch.row is None else branch.row
+    def stale(tables: list[PageTable]) -> np.ndarray:
+        rows = rows_of(tables)
+        for row, table in zip(rows, tables, strict=True):
+            row[len(table.page_ids) - 1] = 0
+        return rows
 
-    monkeypatch.setattr(PageTables, "update", stale)
-    with pytest.raises(PoisonError, match="page 0 is written in layer 0"):
+    monkeypatch.setattr(batch, "_rows", stale)
+    with pytest.raises(PoisonError, match="are read through pages .*, 0\\] in layer 0|nobody has computed in layer 0"):
         serve(max_running=2)
 
 

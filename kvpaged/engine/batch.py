@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from kvpaged.attention import paged_attention, paged_attention_decode
@@ -31,40 +33,6 @@ class Chunk(NamedTuple):
     @property
     def is_short(self) -> bool:
         return self.stop - self.start <= SHORT
-
-
-class PageTables:
-    """The page ids of all running branches: one int32 array, a row for each, written where a table has changed.
-
-    A table changes at its end alone: it grows, its last page is replaced by a private copy, or it is truncated, and
-    whoever truncates it says so (`forget_after`).
-    """
-
-    def __init__(self, max_rows: int, max_pages: int) -> None:
-        self.array = np.zeros((max_rows, max_pages), dtype=np.int32)
-        self._free = list(range(max_rows))[::-1]
-
-    def update(self, branch: Branch, page_ids: list[int]) -> int:
-        """Bring a branch's row up to date; return its index."""
-        row = branch.row
-        if row is None:
-            row = branch.row = self._free.pop()
-            branch.num_pages_written = 0
-        if branch.num_pages_written != len(page_ids) or branch.last_page_written != page_ids[-1]:
-            first = max(0, min(branch.num_pages_written, len(page_ids)) - 1)
-            self.array[row, first : len(page_ids)] = page_ids[first:]
-            branch.num_pages_written, branch.last_page_written = len(page_ids), page_ids[-1]
-        return row
-
-    def forget_after(self, branch: Branch, num_pages: int) -> None:
-        """Note that a branch has no more than `num_pages` pages now; what comes after them will be others."""
-        branch.num_pages_written = min(branch.num_pages_written, num_pages)
-
-    def free(self, branch: Branch) -> None:
-        """Give a branch's row back, if it has one."""
-        if branch.row is not None:
-            self._free.append(branch.row)
-            branch.row = None
 
 
 @dataclass
@@ -103,7 +71,7 @@ class Batch:
         return output
 
 
-def pack(chunks: Sequence[Chunk], page_tables: PageTables, storage: PageStorage) -> Batch:
+def pack(chunks: Sequence[Chunk], storage: PageStorage) -> Batch:
     """Lay the chunks out one after another. Every chunk's branch has a sequence that maps it."""
     page_size = storage.page_size
     in_order = [chunk for chunk in chunks if chunk.is_short]
@@ -111,47 +79,46 @@ def pack(chunks: Sequence[Chunk], page_tables: PageTables, storage: PageStorage)
     in_order += [chunk for chunk in chunks if not chunk.is_short]
     tokens: list[int] = []
     positions: list[int] = []
-    rows: list[int] = []
+    slots: list[int] = []
     logits_at: list[int] = []
-    long: list[tuple[int, int, PageTable]] = []
-    width = mapped_pages = filled_slots = 0
-    for index, (branch, start, stop, num_drafts) in enumerate(in_order):
+    tables: list[PageTable] = []
+    for branch, start, stop, num_drafts in in_order:
         sequence = branch.sequence
         assert sequence is not None
-        table = sequence.table
-        row = page_tables.update(branch, table.page_ids)
-        mapped_pages += len(table.page_ids)
-        filled_slots += stop
-        if stop - start == 1:  # decode: the case that must cost little
-            tokens.append(sequence.tokens[start])
-            positions.append(start)
-            rows.append(row)
-        else:
-            tokens += sequence.tokens[start:stop]
-            positions += range(start, stop)
-            rows += [row] * (stop - start)
-        if stop == table.num_tokens:
+        tables.append(sequence.table)
+        tokens += sequence.tokens[start:stop]
+        positions += range(start, stop)
+        slots += sequence.table.slot_mapping(start, stop)
+        if stop == sequence.table.num_tokens:
             logits_at += range(len(tokens) - 1 - num_drafts, len(tokens))
-        if index < num_short:
-            width = max(width, len(table.page_ids))
-        else:
-            seen = PageTable(page_size, table.page_ids[: pages_for(stop, page_size)], stop)
-            long.append((len(tokens) - stop + start, len(tokens), seen))
+    page_tables = _rows(tables[:num_short])
+    counts = [chunk.stop - chunk.start for chunk in in_order]
     at = np.array(positions, dtype=np.int64)
-    row_of = np.array(rows, dtype=np.int64)
-    pages, slots = np.divmod(at, page_size)
-    slots += page_tables.array[row_of, pages] * np.int64(page_size)
-    short = len(tokens) if not long else long[0][0]
+    row = num_tokens = sum(counts[:num_short])
+    long = []
+    for chunk, table in zip(in_order[num_short:], tables[num_short:], strict=True):
+        seen = PageTable(page_size, table.page_ids[: pages_for(chunk.stop, page_size)], chunk.stop)
+        long.append((row, row + chunk.stop - chunk.start, seen))
+        row = long[-1][1]
     return Batch(
         chunks=in_order,
         tokens=torch.from_numpy(np.array(tokens, dtype=np.int64)),
         positions=torch.from_numpy(at),
         logits_at=torch.from_numpy(np.array(logits_at, dtype=np.int64)),
-        mapped_pages=mapped_pages,
-        filled_slots=filled_slots,
+        mapped_pages=sum(len(table.page_ids) for table in tables),
+        filled_slots=sum(chunk.stop for chunk in in_order),
         _storage=storage,
-        _slots=torch.from_numpy(slots),
-        _page_tables=torch.from_numpy(page_tables.array[:, :width].take(row_of[:short], axis=0)),
-        _seq_lens=torch.from_numpy((at[:short] + 1).astype(np.int32)),
+        _slots=torch.from_numpy(np.array(slots, dtype=np.int64)),
+        _page_tables=torch.from_numpy(page_tables.repeat(counts[:num_short], axis=0)),
+        _seq_lens=torch.from_numpy((at[:num_tokens] + 1).astype(np.int32)),
         _long=long,
     )
+
+
+def _rows(tables: Sequence[PageTable]) -> NDArray[np.int32]:
+    """The tables' page ids, a row for each: int32 [tables, pages of the longest]."""
+    width = max((len(table.page_ids) for table in tables), default=0)
+    rows = np.zeros((len(tables), width), dtype=np.int32)
+    for row, table in enumerate(tables):  # struct converts a list in half the time that numpy takes
+        struct.pack_into(f"{len(table.page_ids)}i", rows.data, row * width * rows.itemsize, *table.page_ids)
+    return rows

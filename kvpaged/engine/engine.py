@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from kvpaged.cache import PagedKVCache
 from kvpaged.checks import positive_int
-from kvpaged.engine.batch import Batch, PageTables, pack
+from kvpaged.engine.batch import Batch, pack
 from kvpaged.engine.events import EngineEvent
 from kvpaged.engine.intake import Intake, Prompt
 from kvpaged.engine.metrics import Counters, EngineMetrics, StepRecord
@@ -28,7 +28,6 @@ from kvpaged.events import EventLog
 from kvpaged.model import LanguageModel, load_tokenizer
 from kvpaged.model.compute import open_storage
 from kvpaged.page import PageStorage
-from kvpaged.page_table import pages_for
 from kvpaged.poison import PoisonedStorage
 
 HISTORY = 100_000  # steps that `Engine.history` remembers
@@ -80,16 +79,7 @@ class Engine:
         self.max_waiting = None if max_waiting is None else positive_int("max_waiting", max_waiting)
         self.history: deque[StepRecord] = deque(maxlen=HISTORY)
         self._counters = Counters()
-        context_pages = pages_for(model.config.max_position_embeddings, page_size)
-        self._page_tables = PageTables(positive_int("max_running", max_running), min(num_pages, context_pages))
-        self._scheduler = Scheduler(
-            self.cache,
-            self._counters,
-            max_batched_tokens,
-            max_running,
-            num_speculative_tokens,
-            vacate=self._page_tables.free,
-        )
+        self._scheduler = Scheduler(self.cache, self._counters, max_batched_tokens, max_running, num_speculative_tokens)
         self._intake = Intake(model.config, tokenizer, num_pages, page_size, max_running)
         self._requests: dict[int, Request] = {}  # those not finished
         self._opened = perf_counter()
@@ -172,7 +162,7 @@ class Engine:
             if not chunks:
                 return []
             used_pages = self.cache.pool.num_used
-            batch = pack(chunks, self._page_tables, self._storage)
+            batch = pack(chunks, self._storage)
             packed = perf_counter()
             logits = self.model(batch.tokens, batch.positions, batch.attend, batch.logits_at)
             computed = perf_counter()
@@ -314,7 +304,6 @@ class Engine:
             self._counters.draft_tokens += num_drafts
             self._counters.accepted_tokens += accepted
             sequence.truncate(first_draft + accepted)
-            self._page_tables.forget_after(branch, len(sequence.table.page_ids))
             sequence.mark_computed()
         if ended:
             self._scheduler.remove(branch)

@@ -75,14 +75,11 @@ class Branch:
         "cumulative_logprob",
         "finish_reason",
         "index",
-        "last_page_written",
         "logprobs",
         "lookup",
-        "num_pages_written",
         "order",
         "output",
         "request",
-        "row",
         "seats",
         "sequence",
         "stop_reason",
@@ -103,10 +100,6 @@ class Branch:
         self.lookup: PromptLookup | None = None
         # A beam that knows its best next tokens computes nothing until its siblings know theirs.
         self.candidates: list[Candidate] | None = None
-        # Where its page ids stand in the batch's array, how many of them, and the last (see `PageTables`).
-        self.row: int | None = None
-        self.num_pages_written = 0
-        self.last_page_written = -1
 
     @property
     def detokenizer(self) -> Detokenizer | None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from bisect import insort
 from collections import defaultdict
-from collections.abc import Callable
 from time import perf_counter
 
 from kvpaged.cache import PagedKVCache
@@ -40,11 +39,10 @@ class Scheduler:
         max_batched_tokens: int,
         max_running: int,
         num_speculative_tokens: int,
-        vacate: Callable[[Branch], None],
     ) -> None:
-        """`vacate` is told of every branch that loses its sequence. Raises ValueError for a limit below 1."""
+        """Raises ValueError for a limit below 1."""
         self.max_batched_tokens = positive_int("max_batched_tokens", max_batched_tokens)
-        self.max_running = max_running
+        self.max_running = positive_int("max_running", max_running)
         if num_speculative_tokens < 0:
             raise ValueError(f"num_speculative_tokens is {num_speculative_tokens}; it must be at least 0")
         self.num_speculative_tokens = num_speculative_tokens
@@ -52,7 +50,6 @@ class Scheduler:
         self.running: list[Branch] = []
         self._cache = cache
         self._counters = counters
-        self._vacate = vacate
         self._seats = 0  # taken by running branches, those that will fork from them included
 
     def wait(self, branch: Branch) -> None:
@@ -243,7 +240,6 @@ class Scheduler:
         branch.sequence = None
         self.running.remove(branch)
         self._seats -= branch.seats
-        self._vacate(branch)
 
 
 def _order(branch: Branch) -> tuple[int, int]:
