@@ -1,4 +1,4 @@
-"""The command line: `python -m kvpaged compare | generate | serve-sim | workload`."""
+"""The command line: `python -m kvpaged compare | explain | generate | serve-sim | workload`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import typer
 
 from kvpaged.cli.compare import compare
+from kvpaged.cli.explain import explain
 from kvpaged.cli.generate import generate
 from kvpaged.cli.serve_sim import serve_sim
 from kvpaged.cli.workload import workload
@@ -21,13 +22,15 @@ app = typer.Typer(
         "Paged KV caching, to try out on a small model that recalls facts from its context.\n\n"
         "K and V of each token live in pages of a fixed number of slots. Begin with 'compare', which shows what that "
         "saves; then watch pages come and go in 'generate', and many requests share them in 'serve-sim'. "
-        "'workload' writes such requests down for another server."
+        "'workload' writes such requests down for another server, and 'explain' says why a prefix cache finds what it "
+        "finds in the requests of a trace."
     ),
 )
 app.command()(compare)
 app.command()(generate)
 app.command("serve-sim")(serve_sim)
 app.command()(workload)
+app.command()(explain)
 
 # typer keeps the base of its usage errors to itself.
 UsageError: type[Exception] = next(each for each in typer.BadParameter.__mro__ if each.__name__ == "ClickException")
