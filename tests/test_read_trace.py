@@ -9,9 +9,10 @@ from kvpaged.lab.read_trace import MalformedLine, TraceReader, find_block_size
 from kvpaged.lab.trace import Trace
 from kvpaged.lab.vocabulary import load_vocabulary
 from kvpaged.lab.workload import chats, json_lines
+from kvpaged.model.loading import SHIPPED
 from kvpaged.tokens import pack, unpack
 
-RECALL = Path(__file__).parents[1] / "kvpaged" / "model" / "recall"
+RECALL = SHIPPED["recall"]
 
 
 def read(*lines: object, **options: object) -> Trace:

@@ -24,11 +24,11 @@ def trace_page(found: Explanation) -> str:
         f"<h1>{escape(found.trace)}</h1>",
         f"<p>{escape(headline(found))}</p>",
         "<h2>What became of the prompt tokens</h2>",
-        bar_chart(parts_of_it, unit="%")._repr_html_(),
+        bar_chart(parts_of_it, unit="%").inline(),
         _table(("", "tokens", "of all"), ((title, tokens, tokens / total) for title, tokens in lines(found))),
         f"<p>{escape(' '.join(notes(found)))}</p>",
         "<h2>What a cache of so many pages finds</h2>",
-        line_chart(curves, "pages", "prompt tokens found", log_x=True, unit="%")._repr_html_(),
+        line_chart(curves, "pages", "prompt tokens found", log_x=True, unit="%").inline(),
         _table(
             ("pages", *found.kept),
             ((f"{pages:,}", *(curve[pages] / total for curve in found.kept.values())) for pages in found.kept["LRU"]),
@@ -42,7 +42,7 @@ def trace_page(found: Explanation) -> str:
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(found.trace)}: prefix cache hits explained</title>"
-        f"<style>{stylesheet('trace_page.css')}</style></head><body><main>{''.join(page)}</main></body></html>\n"
+        f"<style>{stylesheet('picture.css')}{stylesheet('trace_page.css')}</style></head><body><main>{''.join(page)}</main></body></html>\n"
     )
 
 
