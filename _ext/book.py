@@ -22,6 +22,7 @@ LIVE_CODE = re.compile(r'<script type="text/x-thebe-config">.*?</script>\s*<scri
 WIDGET_STATE = re.compile(r'<script type="application/vnd\.jupyter\.widget-state\+json">.*?</script>', re.DOTALL)
 FIGURE_FILES = ["picture.css", "trace_player.css", "trace_player.js"]
 CHAPTER = re.compile(r"chapters/(\d\d)-")
+ROOM = re.compile(r" data-chapter='(\d+)'")
 COLUMNS = re.compile(r"\S {2,}\S")
 MENDED = [
     # The label of a folded cell hides the words that stand on it.
@@ -91,10 +92,22 @@ def draw_pictures(app: Sphinx, body: str) -> str:
     return drawn.replace("<style></style>", "").replace("<script></script>", "")
 
 
+def link_rooms(app: Sphinx, page: str, body: str) -> str:
+    """Make each room of the system map a link to its chapter, if that is written."""
+    chapters = {int(found[1]): name for name in app.env.found_docs if (found := CHAPTER.match(name))}
+
+    def address(room: re.Match[str]) -> str:
+        chapter = chapters.get(int(room[1]))
+        return f' href="{app.builder.get_relative_uri(page, chapter) or "#"}"' if chapter else ""
+
+    return ROOM.sub(address, body)
+
+
 def mend_page(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None) -> None:
     """Drop the live-code scripts, and mend what screen readers trip over in the markup of other extensions."""
     if "body" in context:
         body = WIDGET_STATE.sub("", LIVE_CODE.sub("", draw_pictures(app, context["body"])))
+        body = link_rooms(app, page, body)
         for wrong, right in MENDED:
             body = body.replace(wrong, right)
         context["body"] = body

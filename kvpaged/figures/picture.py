@@ -38,12 +38,15 @@ class Picture:
         return f'<img class="kvf" alt="{escape(self.alt)}" style="max-width:100%" src="{address}"/>'
 
     def inline(self) -> str:
-        """Return the drawing in a box of its own, in which it scrolls if it is too wide. It needs `picture.css`."""
+        """Return the drawing in a box of its own, in which it scrolls if it is too wide. It needs `picture.css`.
+
+        What holds links is a `group`: a reader of screens does not look into an `img`.
+        """
         svg = mark(
             "svg",
             self.drawing,
             viewBox=f"0 0 {self.width} {self.height}",
-            role="img",
+            role="group" if "<a " in self.drawing else "img",
             aria_label=self.alt,
             style=f"width:{self.width}px",
         )

@@ -1,10 +1,13 @@
-"""The map of the whole system, at the head of each chapter: its room lit, earlier ones built, later ones to come."""
+"""The map of the whole system, at the head of each chapter: its room lit, earlier ones built, later ones to come.
+
+In the built book its rooms are links: there, `_ext/book.py` gives each the address of its chapter.
+"""
 
 from typing import NamedTuple
 
 from kvpaged.figures.language import listed
 from kvpaged.figures.picture import Picture
-from kvpaged.figures.svg import label, path, rect
+from kvpaged.figures.svg import label, mark, path, rect
 
 
 class Room(NamedTuple):
@@ -34,6 +37,9 @@ ROOMS = (
     Room(13, "Real models", "unmodified", 606, 234, 122),
     Room(11, "Measuring it", "events, metrics, simulations", 16, 308, 556),
     Room(14, "vLLM, SGLang", "from here to there", 596, 308, 142),
+    Room(15, "Layers of several kinds", "a table for each kind, one pool", 25, 398, 230),
+    Room(16, "Pages of fewer bits", "more tokens in the same bytes", 261, 398, 230),
+    Room(17, "A second tier", "and a second machine", 497, 398, 232),
 )
 
 
@@ -50,6 +56,7 @@ def system_map(lit: int | str | None = None) -> Picture:
         _band(16, 112, 556, "Bookkeeping decides", "integers only"),
         _band(16, 212, 556, "Storage obeys", "tensors"),
         _band(596, 112, 142, "The model", "q, k, v", 178),
+        _band(16, 376, 722, "Memory since 2024", "what the newest models ask for"),
         _way(294, 24, 294, 38),
         _way(294, 88, 294, 110),
         _way(294, 190, 294, 210, "page ids, slots"),
@@ -57,7 +64,7 @@ def system_map(lit: int | str | None = None) -> Picture:
         _way(595, 249, 573, 249),
     ]
     parts += [_draw(each, chapter) for each in ROOMS]
-    return Picture("".join(parts), 754, 370, _describe(room))
+    return Picture("".join(parts), 754, 460, _describe(room))
 
 
 def _find(lit: int | str) -> Room:
@@ -91,11 +98,10 @@ def _draw(room: Room, chapter: int) -> str:
     name = f"{room.chapter}  {room.name}"
     box = rect(room.x, room.y, room.width, _HEIGHT, rx=6, class_="t" if lit else "p c" if later else "p")
     ink = "x b" if lit else "d" if later else "b"
-    return (
-        box
-        + label(middle, room.y + 16, name, class_=f"m {ink}")
-        + label(middle, room.y + 33, room.does, class_=f"m s {'x' if lit else 'd'}")
-    )
+    words = label(middle, room.y + 16, name, class_=f"m {ink}")
+    words += label(middle, room.y + 33, room.does, class_=f"m s {'x' if lit else 'd'}")
+    said = f"Chapter {room.chapter}, {room.name}: {room.does}"
+    return mark("a", box + words, data_chapter=room.chapter, aria_label=said, aria_current="page" if lit else None)
 
 
 def _describe(lit: Room | None) -> str:
