@@ -1,0 +1,83 @@
+"""The face of this room: one pool, one prefix cache, and sequences with a table for each group of layers."""
+
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from itertools import chain
+
+from kvpaged.hybrid.groups import Group
+from kvpaged.hybrid.prefix_cache import NULL_PAGE, GroupedPrefixCache
+from kvpaged.hybrid.sequence import GroupedSequence
+from kvpaged.page_pool import PagePool
+from kvpaged.page_table import pages_for
+from kvpaged.tokens import as_tokens, pack
+
+# What an owner says of a page: who it is; of which group, salt and tokens (all up to its end) it holds a share; whether
+# the last of these tokens is the page's last.
+_Claim = tuple[str, tuple[int, Hashable, bytes], bool]
+
+
+class GroupedKVCache:
+    """Like `PagedKVCache`, for layers of several kinds. Its sequences share whole pages, and cannot be forked."""
+
+    def __init__(self, groups: Sequence[Group], num_pages: int, page_size: int, recomputed_pages: int = 0) -> None:
+        """One of the pages becomes the null page. recomputed_pages: see `GroupedPrefixCache`."""
+        self.groups = list(groups)
+        self.pool = PagePool(num_pages)
+        self.prefix = GroupedPrefixCache(self.pool, self.groups, page_size, recomputed_pages)
+        self.page_size = page_size
+        self.sequences: set[GroupedSequence] = set()
+        self.pool.allocate()  # NULL_PAGE
+
+    def sequence(self, prompt_tokens: Iterable[int], cache_salt: Hashable = None) -> GroupedSequence:
+        """Begin a sequence. It owns what it needs of its cached beginning; slots for more, it reserves as it goes.
+
+        Raises ValueError for an empty prompt, TypeError or ValueError for what is no token.
+        """
+        tokens = as_tokens(prompt_tokens)[0]
+        if not tokens:
+            raise ValueError("the prompt is empty; a sequence needs at least one token to compute logits from")
+        sequence = GroupedSequence(self, tokens, self.prefix.match(tokens[:-1], cache_salt), cache_salt)
+        self.sequences.add(sequence)
+        return sequence
+
+    def check(self) -> None:
+        """Raise AssertionError, naming the page, if a law of ownership is broken.
+
+        First law: what the holders own is what the pool counts; a sequence owns the pages that a token to come will
+        read and no others, and what names the null page owns nothing. Second and third law: a page with two owners is
+        finished, and the same to both: of the same group, after the same tokens.
+        """
+        claims: defaultdict[int, list[_Claim]] = defaultdict(list)
+        claims[NULL_PAGE] = [("the cache", (-1, None, b""), True)]
+        for page_id, claim in chain(self._claims_of_sequences(), self._claims_of_prefix_cache()):
+            claims[page_id].append(claim)
+        for page_id in range(self.pool.num_pages):
+            counted, owned = self.pool.ref_count(page_id), claims[page_id]
+            owners = ", ".join(owner for owner, _, _ in owned) or "nobody"
+            assert counted == len(owned), (
+                f"law 1: page {page_id} has {counted} references in the pool, but {len(owned)} owners: {owners}"
+            )
+            assert len({held for _, held, _ in owned}) <= 1, f"law 2: page {page_id} is not the same to {owners}"
+            assert len(owned) < 2 or owned[0][2], f"law 3: page {page_id} of {owners} is shared, but not finished"
+
+    def _claims_of_sequences(self) -> Iterator[tuple[int, _Claim]]:
+        size = self.page_size
+        for sequence in self.sequences:
+            who, computed = f"a sequence of {len(sequence.tokens)} tokens", sequence.tokens[: sequence.num_computed]
+            for group, ((kind, _), table) in enumerate(zip(self.groups, sequence.tables, strict=True)):
+                first, has = kind.needed(len(computed), size).start, f"{who} has {table} in group {group}"
+                assert len(table) == pages_for(sequence.num_slots, size), f"{has}, for {sequence.num_slots} slots"
+                for index, page_id in enumerate(table):
+                    assert (page_id == NULL_PAGE) == (index < first), f"law 1: {has}, and reads from page {first} on"
+                    if page_id != NULL_PAGE:
+                        held = group, sequence.cache_salt, pack(computed[: (index + 1) * size])
+                        yield page_id, (who, held, len(computed) >= (index + 1) * size)
+
+    def _claims_of_prefix_cache(self) -> Iterator[tuple[int, _Claim]]:
+        num_pages = 0
+        for node, salt, tokens in self.prefix.nodes():
+            for group, page_id in enumerate(node.pages):
+                if page_id != NULL_PAGE:
+                    num_pages += 1
+                    yield page_id, ("the prefix cache", (group, salt, tokens), True)
+        assert num_pages == len(self.prefix), f"the prefix cache holds {num_pages} pages, but says {len(self.prefix)}"
