@@ -37,6 +37,7 @@ class PagedKVCache:
                 f"the storage has {storage.num_pages} pages of {storage.page_size} slots, "
                 f"the cache {num_pages} of {page_size}; give both the same numbers"
             )
+        self.events.about |= {"page_size": page_size, "num_pages": num_pages}  # which a saved log is read with
         self.storage = storage
         self.prefix_caching = prefix_caching
         self.page_size = page_size

@@ -4,10 +4,10 @@ import json
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from zlib import crc32
 
-FORMAT, VERSION = "kvpaged event log", 1
+FORMAT, VERSION = "kvpaged event log", 2
 
 
 class EventKind(StrEnum):
@@ -40,12 +40,17 @@ class Event(NamedTuple):
 
 
 class EventLog:
-    """Events in the order in which they happened; a log that is not recording stays empty and costs nothing."""
+    """Events in the order in which they happened; a log that is not recording stays empty and costs nothing.
 
-    __slots__ = ("_events", "recording")
+    about: what a reader of a saved log needs beside the events, as JSON. The cache says `page_size` and `num_pages`;
+    `words`, from token ids (as strings) to texts, is for whoever knows them.
+    """
+
+    __slots__ = ("_events", "about", "recording")
 
     def __init__(self, recording: bool = True) -> None:
         self.recording = recording
+        self.about: dict[str, Any] = {}
         self._events: list[tuple[str, int | None, tuple[int, ...], tuple[int, ...], int]] = []
 
     def add(
@@ -63,7 +68,7 @@ class EventLog:
     def save(self, path: str | Path) -> None:
         """Write the log to a file: a line of JSON that says what it is, then a line for each event."""
         lines = "".join(f"{json.dumps(event)}\n" for event in self._events).encode()
-        header = {"format": FORMAT, "version": VERSION, "crc32": crc32(lines)}
+        header = {"format": FORMAT, "version": VERSION, "about": self.about, "crc32": _checksum(self.about, lines)}
         Path(path).write_bytes(json.dumps(header).encode() + b"\n" + lines)
 
     @classmethod
@@ -82,9 +87,11 @@ class EventLog:
                 f"{path} is an event log of version {version!r}, and this kvpaged reads version {VERSION}: "
                 "record it again"
             )
-        if header.get("crc32") != crc32(lines):
+        about = header.get("about")
+        if not isinstance(about, dict) or header.get("crc32") != _checksum(about, lines):
             raise ValueError(f"{path} is damaged: its events are not those that were saved; save the log again")
         log = cls()
+        log.about = about
         for line in lines.splitlines():
             kind, sequence, pages, tokens, number = json.loads(line)
             log.add(kind, sequence, tuple(pages), tuple(tokens), number)
@@ -101,3 +108,7 @@ class EventLog:
 
     def __repr__(self) -> str:
         return f"EventLog({len(self)} events{'' if self.recording else ', not recording'})"
+
+
+def _checksum(about: dict[str, Any], lines: bytes) -> int:
+    return crc32(lines, crc32(json.dumps(about).encode()))

@@ -1,18 +1,24 @@
 """The command line: what it prints, what it refuses, and that it teaches."""
 
+import io
 import json
+import re
 import runpy
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 from rich.live import Live
+from rich.text import Text
 
 from kvpaged import PagedKVCache
 from kvpaged.cli import main
+from kvpaged.cli.generate import _view
 from kvpaged.cli.page_map import page_map
+from kvpaged.engine import Engine, Request
 from kvpaged.lab.workload import stories
 from kvpaged.model import load_model
 from kvpaged.recall.text import ask, make_story
@@ -108,26 +114,36 @@ def test_workload_stories_are_what_serve_sim_serves(capsys: pytest.CaptureFixtur
     ("arguments", "message"),
     [
         (["generate"], "no prompt: give one in quotes, or a --file"),
-        (["generate", PROMPT, "--max-tokens", "0"], "max_tokens is 0; it must be at least 1"),
+        (["generate", PROMPT, "--max-tokens", "0"], "'--max-tokens': 0; it must be at least 1"),
         (["generate", PROMPT, "--top-p", "1.5"], "top_p is 1.5"),
         (["generate", PROMPT, "--n", "2"], "n is 2, but temperature 0"),
         (["generate", PROMPT, "--beam-width", "9"], "beam_width is 9; it must be at most 8"),
-        (["generate", PROMPT, "--num-pages", "-3"], "num_pages is -3"),
+        (["generate", PROMPT, "--num-pages", "-3"], "'--num-pages': -3; it must be at least 1"),
         (["generate", PROMPT, "--num-pages", "2"], "and the pool has 2: open a larger pool"),
         (["generate", "Ada " * 3000], "leaves no room to generate in a context of 2048"),
         (["generate", PROMPT, "--max-tokens", "many"], "Invalid value for '--max-tokens'"),
         (["generate", PROMPT, "--model", "/no/such"], "no folder /no/such"),
         (["generate", "--file", "/no/such.txt"], "/no/such.txt: No such file or directory"),
         (["generate", "--nonsense"], "No such option: --nonsense"),
-        (["compare", "--branches", "0"], "--branches is 0; it must be at least 1"),
-        (["compare", "--page-size", "0"], "--page-size is 0; it must be at least 1"),
+        (["generate", PROMPT, "--num-pages", "99999999999"], "PiB: lower --num-pages or --page-size"),
+        (["generate", PROMPT, "--page-size", "10000000"], "TiB: lower --num-pages or --page-size"),
+        (["generate", PROMPT, "--temperature", "nan"], "'--temperature': nan; it must be at least 0"),
+        (
+            ["generate", PROMPT, "--beam-width", "4", "--stop", "."],
+            "--stop is of no use to a search with --beam-width 4",
+        ),
+        (["compare", "--page-size", "1000000000"], "TiB: lower --num-pages or --page-size"),
+        (["compare", "--branches", "100000"], "--branches is 100000; each begins with another token"),
+        (["serve-sim", "--requests", "1000000000000"], "it must be at least 1 and at most 1,000,000"),
+        (["compare", "--branches", "0"], "'--branches': 0; it must be at least 1"),
+        (["compare", "--page-size", "0"], "'--page-size': 0; it must be at least 1"),
         (["compare", "--prompt", ""], "the prompt is empty"),
         (["compare", "--max-tokens", "3000"], "exceed the context of 2048"),
-        (["serve-sim", "--requests", "0"], "--requests is 0; it must be above 0"),
-        (["serve-sim", "--rate", "-1"], "--rate is -1.0"),
-        (["serve-sim", "--max-batched-tokens", "-1"], "max_batched_tokens is -1"),
+        (["serve-sim", "--requests", "0"], "'--requests': 0; it must be at least 1"),
+        (["serve-sim", "--rate", "-1"], "rate is -1.0"),
+        (["serve-sim", "--max-batched-tokens", "-1"], "'--max-batched-tokens': -1; it must be at least 1"),
         (["workload", "nonsense"], "Invalid value for"),
-        (["workload", "chats", "--requests", "0"], "requests is 0; it must be at least 1"),
+        (["workload", "chats", "--requests", "0"], "'--requests': 0; it must be at least 1"),
         (["workload", "chats", "--rate", "0"], "rate is 0.0"),
         (["workload", "chats", "--output", "/no/such/file"], "/no/such/file: No such file or directory"),
         (["nonsense"], "No such command 'nonsense'"),
@@ -219,6 +235,113 @@ def test_compare_needs_a_tokenizer(capsys: pytest.CaptureFixture[str], monkeypat
     assert (code, err) == (2, "error: the model has no tokenizer\n")
 
 
+def test_an_interrupt_of_serve_sim_leaves_the_report_of_what_was_served(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = Engine.step
+
+    def interrupted(engine: Engine) -> list[Request]:
+        if engine.metrics().requests_finished >= 2:
+            raise KeyboardInterrupt
+        return step(engine)
+
+    monkeypatch.setattr(Engine, "step", interrupted)
+    code, out, err = run(capsys, "serve-sim", "--requests", "50", "--rate", "20", "--max-tokens", "2", "--json")
+    assert code == 130
+    assert 2 <= json.loads(out)["requests"] < 50
+    assert err == f"note: interrupted: {json.loads(out)['requests']} of 50 requests were served\n"
+
+
+def test_an_interrupt_of_serve_sim_before_anything_was_served_says_so(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(_: Engine) -> list[Request]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Engine, "step", interrupted)
+    told = "note: interrupted: 0 of 5 requests were served\n"
+    assert run(capsys, "serve-sim", "--requests", "5") == (130, "", told)
+
+
+def test_words_that_the_model_does_not_know_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    told = "note: the model does not know 'zebra', 'zoo'; it reads <unk> instead\n"
+    story = "Ada hid the zebra in the attic. Bo hid the coin in the zoo. Where is the coin?"
+    code, _, err = run(capsys, "generate", story, "--max-tokens", "2")
+    assert (code, err) == (0, told)
+    assert run(capsys, "compare", "--prompt", story, "--max-tokens", "1", "--json")[2] == told
+    assert run(capsys, "generate", PROMPT, "--max-tokens", "2")[2] == ""
+
+
+def test_a_text_that_fills_the_context_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = run(capsys, "generate", "Ada " * 2040 + "hid", "--max-tokens", "100")
+    assert (code, err) == (0, "note: the model's context of 2048 tokens was full before --max-tokens\n")
+
+
+def test_prompts_can_be_piped_in(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(f"{PROMPT}\n".encode())))
+    code, out, _ = run(capsys, "generate", "--file", "-", "--max-tokens", "4")
+    assert (code, out) == (0, f"{PROMPT}{ANSWER}\n")
+
+
+@pytest.mark.parametrize("command", ["generate", "compare", "serve-sim"])
+def test_a_person_is_told_at_once_what_they_wait_for(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def not_yet(*_: object) -> None:
+        raise ValueError("the model is asked for")
+
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setattr("kvpaged.model.loading.load_model", not_yet)
+    _, _, err = run(capsys, command, *([PROMPT] if command == "generate" else []))
+    assert err == "loading PyTorch and the model ...\nerror: the model is asked for\n"
+
+
+def test_without_a_command_there_is_help(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(capsys)
+    assert (code, err) == (0, "")
+    assert "Begin with 'compare'" in " ".join(out.split())
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, "--version") == (0, f"kvpaged {version('kvpaged')}\n", "")
+
+
+def test_a_shell_completes_commands(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("_KVPAGED_COMPLETE", "complete_zsh"), ("_TYPER_COMPLETE_ARGS", "kvpaged ser")):
+        monkeypatch.setenv(name, value)
+    assert "serve-sim" in run(capsys)[1]
+
+
+@pytest.mark.parametrize("missing", ["typer", "torch"])
+def test_what_is_not_installed_is_told_with_the_command_that_installs_it(missing: str) -> None:
+    script = f"import sys; sys.modules[{missing!r}] = None; from kvpaged.__main__ import main; main()"
+    found = subprocess.run([sys.executable, "-c", script, "compare"], check=False, capture_output=True, text=True)
+    assert (found.returncode, found.stdout) == (2, "")
+    assert found.stderr == f"error: {missing} is not installed: pip install 'kvpaged[cli]'\n"
+
+
+def test_the_map_stays_in_sight_however_long_the_texts_are() -> None:
+    console = Console(width=60, height=24, file=io.StringIO())
+    cache = PagedKVCache(num_pages=2000, page_size=16)
+    texts = [Text("once upon a time " * 200 + f"the end of {number}") for number in range(3)]
+    lines = console.render_lines(_view(console, cache, texts))
+    shown = ["".join(segment.text for segment in line).rstrip() for line in lines]
+    assert len(lines) < 24
+    assert [line for line in shown if line.startswith("·" * 60)]
+    assert shown[-1].startswith("· free")
+    assert all(any(f"the end of {number}" in line for line in shown) for number in range(3))
+
+
+def test_compare_fits_a_narrow_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    _, out, _ = run(capsys, "compare", "--prompt", PROMPT, "--max-tokens", "4")
+    table = [line for line in out.splitlines() if line.startswith("│")]
+    assert len(table) == 4
+    assert not any("…" in line for line in table)
+    assert [re.search(r"[\d,.]+ [Mk]B", line) is not None for line in table] == [True] * 4
+    assert re.search(r"Pages hold [\d.]+ times less memory than a reservation", out)
+
+
 def test_the_package_runs_as_a_module(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["kvpaged", "--help"])
     with pytest.raises(SystemExit) as exit_info:
@@ -233,7 +356,7 @@ def test_help_comes_without_loading_torch() -> None:
 
 
 def test_the_page_map_tells_free_cached_owned_and_shared_pages_apart() -> None:
-    cache = PagedKVCache(num_pages=10, page_size=2)
+    cache = PagedKVCache(num_pages=18, page_size=2)
     gone = cache.sequence([1, 2, 3, 4])
     gone.mark_computed()
     gone.release()
@@ -243,9 +366,9 @@ def test_the_page_map_tells_free_cached_owned_and_shared_pages_apart() -> None:
     children = [shared.fork() for _ in range(2)]
     console = Console(width=80)
     with console.capture() as capture:
-        console.print(page_map(cache, width=8, max_rows=1))
+        console.print(page_map(cache, width=16, max_rows=1))
     rows = capture.get().splitlines()
-    assert rows[0] == "░░██33··"
+    assert rows[0] == "░░██33··········"
     assert rows[1] == "and 2 more pages"
     assert rows[2].startswith("· free")
     assert len(children) == 2

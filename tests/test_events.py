@@ -109,8 +109,8 @@ def test_a_damaged_log_is_refused(damage: Callable[[bytes], bytes], log: Path) -
 
 
 def test_a_log_of_another_version_is_refused_by_its_number(log: Path) -> None:
-    told = f"{log} is an event log of version 2, and this kvpaged reads version 1: record it again"
-    with replaced(log, log.read_bytes().replace(b'"version": 1', b'"version": 2', 1)), refused(told):
+    told = f"{log} is an event log of version 1, and this kvpaged reads version 2: record it again"
+    with replaced(log, log.read_bytes().replace(b'"version": 2', b'"version": 1', 1)), refused(told):
         EventLog.load(log)
 
 

@@ -11,7 +11,17 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from kvpaged.cli.options import Hub, Json, Model, PageSize, Transformers, open_model
+from kvpaged.cli.options import (
+    Hub,
+    Json,
+    Model,
+    PageSize,
+    Transformers,
+    between,
+    note_unknown_words,
+    open_model,
+    say_loading,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,8 +49,10 @@ def compare(
     prompt: Annotated[
         str | None, typer.Option(help="The prompt; a story of a dozen facts and a question if none.")
     ] = None,
-    max_tokens: Annotated[int, typer.Option(help="Tokens of each continuation.")] = 24,
-    branches: Annotated[int, typer.Option(help="Continuations: each begins with another of the likeliest tokens.")] = 4,
+    max_tokens: Annotated[int, typer.Option(callback=between(1), help="Tokens of each continuation.")] = 24,
+    branches: Annotated[
+        int, typer.Option(callback=between(1), help="Continuations: each begins with another of the likeliest tokens.")
+    ] = 4,
     page_size: PageSize = 16,
     as_json: Json = False,
 ) -> None:
@@ -50,10 +62,12 @@ def compare(
     it grows. reserved: room for the whole context is set aside beforehand. paged: K and V live in pages, found through
     a page table; continuations share the pages of their prompt.
     """
-    for name, value in (("--max-tokens", max_tokens), ("--branches", branches), ("--page-size", page_size)):
-        if value < 1:
-            raise ValueError(f"{name} is {value}; it must be at least 1")
+    say_loading()
     loaded = open_model(model, hub, transformers)
+    if branches > loaded.config.vocab_size:
+        raise ValueError(
+            f"--branches is {branches}; each begins with another token, and the model knows {loaded.config.vocab_size}"
+        )
     tokens = _prompt_tokens(loaded, prompt)
     room = loaded.config.max_position_embeddings - len(tokens)
     if max_tokens > room:
@@ -151,6 +165,7 @@ def _prompt_tokens(model: LanguageModel, prompt: str | None) -> list[int]:
         raise ValueError("the model has no tokenizer")
     tokenizer = load_tokenizer(model.checkpoint)
     check_tokenizer(tokenizer, model.config)
+    note_unknown_words(tokenizer, [prompt])
     tokens: list[int] = tokenizer.encode(prompt).ids
     if not tokens:
         raise ValueError("the prompt is empty; give it at least one word")
@@ -167,11 +182,23 @@ def _show(model: LanguageModel, prompt: list[int], results: list[Result], same: 
         console.print(
             "  …" + tokenizer.decode(prompt[-5:]), tokenizer.decode(tokens), sep="", markup=False, highlight=False
         )
-    table = Table("K and V", "tokens computed", "bytes held", "bytes copied", "seconds")
+    table = Table("K and V", "computed", "held", "copied", "time")
     for column in table.columns[1:]:
-        column.justify = "right"
+        column.justify, column.overflow = "right", "fold"
     for each in results:
-        numbers = (f"{number:,}" for number in (each.tokens_computed, each.bytes_held, each.bytes_copied))
-        table.add_row(each.name, *numbers, f"{each.seconds:.3f}")
+        sizes = _size(each.bytes_held), _size(each.bytes_copied)
+        table.add_row(each.name, f"{each.tokens_computed:,} tokens", *sizes, f"{each.seconds:.2f} s")
     console.print(table)
+    _, growing, reserved, paged = (each.bytes_held for each in results)
+    less = f"{_times(reserved, paged)} than a reservation, {_times(growing, paged)} than pieces that grow"
+    console.print(f"Pages hold {less}.", highlight=False)
     console.print("All four gave the same tokens." if same else "The tokens differ.")
+
+
+def _size(num_bytes: int) -> str:
+    return f"{num_bytes / 1e6:,.1f} MB" if num_bytes >= 1e5 else f"{num_bytes / 1e3:.0f} kB"
+
+
+def _times(other: int, ours: int) -> str:
+    less = other / ours
+    return f"{less:.1f} times less memory" if less >= 1 else f"{1 / less:.1f} times more memory"

@@ -11,8 +11,12 @@ FREE, CACHED, OWNED = "·", "░", "█"
 _STYLES = {FREE: "dim", CACHED: "cyan", OWNED: "green"}
 
 
-def page_map(cache: PagedKVCache, width: int, max_rows: int = 16) -> Group:
-    """Pages in the order of their ids, `width` to a row, with a legend; what does not fit is only counted."""
+def page_map(cache: PagedKVCache, width: int, max_rows: int) -> Group:
+    """Pages in the order of their ids, `width` to a row, with a legend; what does not fit is only counted.
+
+    16 to 64 pages to a row and 1 to 16 rows, whatever the terminal is like.
+    """
+    width, max_rows = max(16, min(width, 64)), max(1, min(max_rows, 16))
     cached = {node.page_id for node in cache.prefix.nodes()}
     counts, num_pages = cache.pool.ref_counts, cache.pool.num_pages
     shown = min(num_pages, width * max_rows)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import nullcontext
 from dataclasses import asdict
 from statistics import quantiles
 from time import perf_counter, sleep
@@ -15,7 +16,22 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from kvpaged.cli.options import Json, Model, NumPages, PageSize, PrefixCaching, Speculate, open_model
+from kvpaged.cli.options import (
+    MOST_REQUESTS,
+    Events,
+    Json,
+    Model,
+    NumPages,
+    PageSize,
+    PrefixCaching,
+    Speculate,
+    between,
+    note,
+    open_log,
+    open_model,
+    save_log,
+    say_loading,
+)
 from kvpaged.cli.page_map import page_map
 from kvpaged.lab.workload import Arrival
 from kvpaged.lab.workload import stories as workload_of_stories
@@ -23,39 +39,50 @@ from kvpaged.lab.workload import stories as workload_of_stories
 if TYPE_CHECKING:
     from kvpaged.engine import Engine, EngineMetrics, Request
 
+MOST_STORIES = 10_000  # all of them are told before the first is asked about
 Report = dict[str, Any]  # as it is printed in JSON
 
 
 def serve_sim(
-    requests: Annotated[int, typer.Option(help="Requests in all.")] = 64,
+    requests: Annotated[int, typer.Option(callback=between(1, MOST_REQUESTS), help="Requests in all.")] = 64,
     rate: Annotated[
         float, typer.Option(help="Requests that arrive in a second, on average (a Poisson process).")
     ] = 20.0,
     stories: Annotated[
-        int, typer.Option(help="Different stories asked about. The fewer, the more prompts begin alike.")
+        int,
+        typer.Option(
+            callback=between(1, MOST_STORIES),
+            help="Different stories asked about. The fewer, the more prompts begin alike.",
+        ),
     ] = 16,
-    max_tokens: Annotated[int, typer.Option(help="Tokens to generate for each request.")] = 32,
+    max_tokens: Annotated[int, typer.Option(callback=between(1), help="Tokens to generate for each request.")] = 32,
     num_pages: NumPages = 128,
     page_size: PageSize = 16,
-    max_batched_tokens: Annotated[int, typer.Option(help="Tokens computed in one step, at most.")] = 512,
-    max_running: Annotated[int, typer.Option(help="Requests that own pages at once, at most.")] = 64,
+    max_batched_tokens: Annotated[
+        int, typer.Option(callback=between(1), help="Tokens computed in one step, at most.")
+    ] = 512,
+    max_running: Annotated[
+        int, typer.Option(callback=between(1), help="Requests that own pages at once, at most.")
+    ] = 64,
     prefix_caching: PrefixCaching = True,
     speculate: Speculate = 0,
     seed: Annotated[int, typer.Option(help="The same seed gives the same requests at the same times.")] = 0,
     model: Model = "recall",
+    events: Events = None,
     as_json: Json = False,
 ) -> None:
     """Serve requests as they arrive, and report how long they waited and what memory they took.
 
     Each request is a story and a question about it; all run to their full length, and the report says how many
     answers were right. In a terminal, you watch the pool, the queue and the throughput. Try a pool of 40 pages and see
-    requests preempted, or one story for all and see their pages shared.
+    requests preempted, or one story for all and see their pages shared. Ctrl-C ends it early, with the report of what
+    was served by then.
     """
+    arrivals = workload_of_stories(requests, rate, seed, stories, max_tokens)
+    say_loading()
     from kvpaged.engine import Engine
 
-    for name, value in (("--requests", requests), ("--stories", stories), ("--rate", rate)):
-        if value <= 0:
-            raise ValueError(f"{name} is {value}; it must be above 0")
+    log = open_log(events)
     engine = Engine(
         open_model(model),
         num_pages,
@@ -64,26 +91,31 @@ def serve_sim(
         max_running=max_running,
         prefix_caching=prefix_caching,
         num_speculative_tokens=speculate,
+        events=log,
     )
-    arrivals = workload_of_stories(requests, rate, seed, stories, max_tokens)
-    if not as_json and sys.stdout.isatty():
-        console = Console()
-        with Live(console=console, refresh_per_second=10, transient=True) as live:
-            served = _serve(engine, arrivals, live)
-    else:
-        served = _serve(engine, arrivals, None)
-    report = _report(engine, arrivals, served)
-    if as_json:
-        print(json.dumps(report))
-    else:
-        _show(report)
+    submitted: list[Request] = []
+    interrupted = False
+    watched = sys.stdout.isatty() and not as_json
+    try:
+        with Live(console=Console(), refresh_per_second=10, transient=True) if watched else nullcontext() as live:
+            _serve(engine, arrivals, submitted, live)
+    except KeyboardInterrupt:
+        interrupted = True
+    finally:
+        save_log(log, events, engine.tokenizer)
+    served = [pair for pair in zip(submitted, arrivals, strict=False) if pair[0].finished]
+    if served:
+        report = _report(engine, served)
+        print(json.dumps(report)) if as_json else _show(report)
+    if interrupted:
+        note(f"interrupted: {len(served)} of {requests} requests were served")
+        raise typer.Exit(code=130)
 
 
-def _serve(engine: Engine, arrivals: list[Arrival], live: Live | None) -> list[Request]:
+def _serve(engine: Engine, arrivals: list[Arrival], submitted: list[Request], live: Live | None) -> None:
     """Submit each request when its time has come; step until all are finished."""
     from kvpaged.engine import SamplingParams
 
-    submitted: list[Request] = []
     start, shown = perf_counter(), 0.0
     while len(submitted) < len(arrivals) or engine.num_unfinished:
         now = perf_counter() - start
@@ -97,11 +129,10 @@ def _serve(engine: Engine, arrivals: list[Arrival], live: Live | None) -> list[R
             sleep(max(0.0, arrivals[len(submitted)].at - now))
         if live is not None and now - shown > 0.1:
             shown = now
-            live.update(_view(engine, len(arrivals), now, live.console.width))
-    return submitted
+            live.update(_view(engine, len(arrivals), now, live.console))
 
 
-def _view(engine: Engine, expected: int, now: float, width: int) -> Group:
+def _view(engine: Engine, expected: int, now: float, console: Console) -> Group:
     metrics = engine.metrics()
     line = (
         f"{now:6.1f} s   {metrics.requests_waiting} waiting   {metrics.requests_running} running   "
@@ -109,15 +140,16 @@ def _view(engine: Engine, expected: int, now: float, width: int) -> Group:
         f"{metrics.generated_tokens / max(now, 1e-9):,.0f} tokens/s   "
         f"{metrics.preemptions} preemptions   {metrics.hit_rate:.0%} of prompt tokens cached"
     )
-    waiting = "▪" * min(metrics.requests_waiting, width - 10)
-    return Group(Text(line), Text(f"queue {waiting}"), Text(), page_map(engine.cache, max(16, min(width, 64))))
+    waiting = "▪" * min(metrics.requests_waiting, console.width - 10)
+    pool = page_map(engine.cache, console.width, console.height - 8)
+    return Group(Text(line), Text(f"queue {waiting}"), Text(), pool)
 
 
-def _report(engine: Engine, arrivals: list[Arrival], served: list[Request]) -> Report:
+def _report(engine: Engine, served: list[tuple[Request, Arrival]]) -> Report:
     metrics: EngineMetrics = engine.metrics()
-    outputs = [engine.output(request) for request in served]
-    seconds = max(request.metrics.finished or 0.0 for request in served) - served[0].metrics.arrival
-    answered = zip(outputs, arrivals, strict=True)
+    outputs = [engine.output(request) for request, _ in served]
+    seconds = max(each.metrics.finished or 0.0 for each in outputs) - outputs[0].metrics.arrival
+    answered = zip(outputs, (arrival for _, arrival in served), strict=True)
     return {
         "requests": len(served),
         "right_answers": sum(output.outputs[0].text.startswith(arrival.answer) for output, arrival in answered),

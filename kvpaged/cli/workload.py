@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from kvpaged.cli.options import MOST_REQUESTS, between
 from kvpaged.lab.workload import WORKLOADS, json_lines
 
 Name = StrEnum("Name", list(WORKLOADS))  # type: ignore[misc]
@@ -15,7 +16,7 @@ Name = StrEnum("Name", list(WORKLOADS))  # type: ignore[misc]
 
 def workload(
     name: Annotated[Name, typer.Argument(help="What the requests are like.")],
-    requests: Annotated[int, typer.Option(help="Requests in all.")] = 500,
+    requests: Annotated[int, typer.Option(callback=between(1, MOST_REQUESTS), help="Requests in all.")] = 500,
     rate: Annotated[
         float, typer.Option(help="Requests that arrive in a second, on average (a Poisson process).")
     ] = 2.0,
@@ -30,7 +31,7 @@ def workload(
 
     Prompts are made of words that are one token each for most tokenizers, so lengths come out nearly right.
 
-    Example: python -m kvpaged workload chats --output chats.jsonl; then, where vLLM runs,
+    Example: kvpaged workload chats --output chats.jsonl; then, where vLLM runs,
     vllm bench serve --dataset-name custom --dataset-path chats.jsonl --custom-output-len -1 --disable-shuffle
     --skip-chat-template --ignore-eos --num-prompts 500 --request-rate 2 --model MODEL
     """

@@ -8,7 +8,7 @@ from kvpaged.figures.language import count_of, owner_colour
 from kvpaged.figures.page_map import draw_pages
 from kvpaged.figures.page_shape import visible
 from kvpaged.figures.page_view import pages_of_replay
-from kvpaged.figures.player_shell import player_html
+from kvpaged.figures.player_shell import page_html, player_html
 from kvpaged.figures.rows import Decode
 from kvpaged.figures.sequence_names import request_names, sequence_names
 from kvpaged.replay import Replay
@@ -72,14 +72,19 @@ class TracePlayer:
             used.append(replay.num_used)
         return max(self.stops or range(1, len(used)), key=used.__getitem__)
 
+    def page(self, title: str) -> str:
+        """Return a whole HTML page with the player in it, which needs nothing else."""
+        return page_html(title, f"<p>{escape(self._measures())}</p>{self._repr_html_()}")
+
     def _repr_html_(self) -> str:
         return player_html(repr(self), self._data(), self._summary(), self._last_frame())
 
     def __repr__(self) -> str:
-        return (
-            f"Trace player: {count_of(len(self.events), 'event')} in a pool of {self.num_pages} pages "
-            f"of {self.page_size} slots. {self._summary()}"
-        )
+        return f"Trace player: {self._measures()} {self._summary()}"
+
+    def _measures(self) -> str:
+        events, pages = count_of(len(self.events), "event"), count_of(self.num_pages, "page")
+        return f"{events} in a pool of {pages} of {self.page_size} slots."
 
     def _data(self) -> dict[str, object]:
         """What the script plays: events as [kind, sequence, pages, tokens, number], each word once."""
