@@ -5,7 +5,7 @@ from html import escape
 
 from kvpaged.figures.bar_chart import bar_chart
 from kvpaged.figures.line_chart import line_chart
-from kvpaged.figures.picture import stylesheet
+from kvpaged.figures.whole_page import whole_page
 from kvpaged.lab.explain import Explanation, Parting, Verdict
 from kvpaged.lab.explain.words import headline, lines, notes, parts, words_at
 
@@ -38,12 +38,7 @@ def trace_page(found: Explanation) -> str:
         "<h2>The requests that lose most</h2>",
         _requests(sorted(found.verdicts, key=_lost, reverse=True)[:_MOST_REQUESTS]),
     ]
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(found.trace)}: prefix cache hits explained</title>"
-        f"<style>{stylesheet('picture.css')}{stylesheet('trace_page.css')}</style></head><body><main>{''.join(page)}</main></body></html>\n"
-    )
+    return whole_page(f"{found.trace}: prefix cache hits explained", *page)
 
 
 def _lost(verdict: Verdict) -> int:

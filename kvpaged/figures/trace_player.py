@@ -8,9 +8,10 @@ from kvpaged.figures.language import count_of, owner_colour
 from kvpaged.figures.page_map import draw_pages
 from kvpaged.figures.page_shape import visible
 from kvpaged.figures.page_view import pages_of_replay
-from kvpaged.figures.player_shell import page_html, player_html
+from kvpaged.figures.player_shell import player_html
 from kvpaged.figures.rows import Decode
 from kvpaged.figures.sequence_names import request_names, sequence_names
+from kvpaged.figures.whole_page import whole_page
 from kvpaged.replay import Replay
 
 INTERESTING = (
@@ -74,7 +75,7 @@ class TracePlayer:
 
     def page(self, title: str) -> str:
         """Return a whole HTML page with the player in it, which needs nothing else."""
-        return page_html(title, f"<p>{escape(self._measures())}</p>{self._repr_html_()}")
+        return whole_page(title, f"<h1>{escape(title)}</h1><p>{escape(self._measures())}</p>", self._repr_html_())
 
     def _repr_html_(self) -> str:
         return player_html(repr(self), self._data(), self._summary(), self._last_frame())
