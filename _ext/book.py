@@ -68,14 +68,21 @@ def mark_columns(app: Sphinx, doctree: nodes.document) -> None:
 
 
 def number_chapters(app: Sphinx, env: BuildEnvironment) -> list[str]:
-    """Number each chapter as its file is numbered, whether or not the chapters before it are written."""
+    """Number each chapter, and its figures, as its file is numbered; a page between chapters has no number."""
     for page, numbers in env.toc_secnumbers.items():
-        if chapter := CHAPTER.match(page):
-            number = int(chapter[1])
-            env.toc_secnumbers[page] = {anchor: (number, *old[1:]) if old else old for anchor, old in numbers.items()}
-            for heading in [env.titles[page], *env.tocs[page].findall(nodes.reference)]:
-                if heading.get("secnumber"):
-                    heading["secnumber"] = [number, *heading["secnumber"][1:]]
+        headings = [env.titles[page], *env.tocs[page].findall(nodes.reference)]
+        if not (chapter := CHAPTER.match(page)):
+            env.toc_secnumbers[page] = {}
+            for heading in headings:
+                heading.attributes.pop("secnumber", None)
+            continue
+        first = int(chapter[1])
+        env.toc_secnumbers[page] = {place: (first, *old[1:]) if old else old for place, old in numbers.items()}
+        figures = env.toc_fignumbers.get(page, {}).get("figure", {})
+        figures.update({place: (first, *old[1:]) for place, old in figures.items()})
+        for heading in headings:
+            if heading.get("secnumber"):
+                heading["secnumber"] = [first, *heading["secnumber"][1:]]
     return []
 
 

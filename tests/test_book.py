@@ -59,3 +59,12 @@ def test_the_site_checker_accepts_links_out_and_links_to_places(site: Path) -> N
 
 def test_the_site_checker_refuses_an_empty_site(tmp_path: Path) -> None:
     assert "build the book first" in check(tmp_path)[0]
+
+
+def test_the_site_checker_counts_the_figures_of_a_chapter(tmp_path: Path) -> None:
+    caption = '<figcaption><span class="caption-number">Figure {} </span>A pool.</figcaption>'
+    page = tmp_path / "04-page-pool.html"
+    page.write_text(caption.format("4.1") + caption.format("4.2"), encoding="utf-8")
+    assert check(tmp_path) == []
+    page.write_text(caption.format("4.1") + caption.format("5.1"), encoding="utf-8")
+    assert check(tmp_path) == ["04-page-pool.html: a figure is numbered Figure 5.1; its place is that of Figure 4.2"]

@@ -1,7 +1,8 @@
 """Check the built book as a reader without a network meets it: `python tools/check_site.py [_build/html]`.
 
 Nothing that a page needs (scripts, styles, pictures, frames) may come from elsewhere; every link inside the book must
-lead to a file that is there, and to a place that is there within it; every picture must say in words what it shows.
+lead to a file that is there, and to a place that is there within it; every picture must say in words what it shows;
+the figures of chapter 4 are numbered 4.1, 4.2 and so on.
 """
 
 import re
@@ -13,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 LOADED = {**dict.fromkeys(["audio", "iframe", "img", "script", "source", "video"], "src"), "object": "data"}
 LOADED_BY_LINK = {"stylesheet", "icon", "preload", "modulepreload", "preconnect", "dns-prefetch", "manifest"}
 STYLE_URL = re.compile(r"(?:url\(\s*['\"]?|@import\s+['\"])((?:https?:)?//[^'\")\s]+)")
+CHAPTER = re.compile(r"(\d\d)-[\w-]+\.html")
 FILE_NAME = re.compile(r"\.(png|svg|jpe?g|gif|webp)\b", re.IGNORECASE)
 
 
@@ -30,13 +32,16 @@ class Page(HTMLParser):
         self.links: list[str] = []
         self.places: set[str] = set()
         self.silent_pictures: list[str] = []
+        self.figures: list[str] = []
         self._in_style = False
+        self._in_number = False
         self._in_article = False
         self.feed(path.read_text(encoding="utf-8"))
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         given = {key: value or "" for key, value in attrs}
         self._in_style = tag == "style"
+        self._in_number = given.get("class") == "caption-number"
         self.places |= {given[key] for key in ("id", "name") if key in given}
         if given.get(LOADED.get(tag, "")):
             self.loads.append(given[LOADED[tag]])
@@ -58,6 +63,9 @@ class Page(HTMLParser):
     def handle_data(self, data: str) -> None:
         if self._in_style:
             self.loads += STYLE_URL.findall(data)
+        if self._in_number:
+            self.figures.append(data.strip())
+            self._in_number = False
 
 
 def check(site: Path) -> list[str]:
@@ -67,6 +75,10 @@ def check(site: Path) -> list[str]:
     for path, page in pages.items():
         name = path.relative_to(site.resolve())
         problems += [f"{name}: no text says what it shows: {picture}" for picture in page.silent_pictures]
+        if chapter := CHAPTER.fullmatch(path.name):
+            for count, number in enumerate(page.figures, start=1):
+                if number != (due := f"Figure {int(chapter[1])}.{count}"):
+                    problems.append(f"{name}: a figure is numbered {number}; its place is that of {due}")
         for address in page.loads + page.links:
             parts = urlsplit(address)
             if parts.scheme in ("data", "mailto", "blob"):
