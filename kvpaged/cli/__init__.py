@@ -12,6 +12,7 @@ import typer
 from kvpaged.cli.compare import compare
 from kvpaged.cli.explain import explain
 from kvpaged.cli.generate import generate
+from kvpaged.cli.plan import plan
 from kvpaged.cli.replay import replay
 from kvpaged.cli.serve_sim import serve_sim
 from kvpaged.cli.workload import workload
@@ -25,7 +26,8 @@ app = typer.Typer(
         "K and V of each token live in pages of a fixed number of slots. Begin with 'compare', which shows what that "
         "saves; then watch pages come and go in 'generate', and many requests share them in 'serve-sim'. Both can "
         "write down what happened, for 'replay' to show step by step. 'workload' writes requests down for another "
-        "server, and 'explain' says why a prefix cache finds what it finds in the requests of a trace."
+        "server, 'explain' says why a prefix cache finds what it finds in the requests of a trace, and 'plan' how many "
+        "tokens of a model fit into memory."
     ),
 )
 app.command(short_help="One prompt, four ways to keep K and V: the same tokens in less memory.")(compare)
@@ -34,6 +36,7 @@ app.command(short_help="Serve requests as they arrive; how long they wait, what 
 app.command(short_help="Show step by step, in a browser, what happened in a run.")(replay)
 app.command(short_help="Write requests down, to measure another server with them.")(workload)
 app.command(short_help="Say why a prefix cache finds what it finds in a trace.")(explain)
+app.command(short_help="Work out what K and V of a token cost, and how many fit.")(plan)
 
 # typer keeps the base of its usage errors to itself.
 UsageError: type[Exception] = next(each for each in typer.BadParameter.__mro__ if each.__name__ == "ClickException")

@@ -53,7 +53,7 @@ def explain(
     name = "standard input" if trace == "-" else Path(trace).name
     vocabulary = None if tokenizer is None else load_vocabulary(tokenizer)
     reader = TraceReader(name, vocabulary, skip_malformed)
-    with _lines_of(trace) as lines:
+    with lines_of(trace) as lines:
         read = reader.read(lines, block_size)
     for message in reader.malformed:
         print(f"left out: {message}", file=sys.stderr)
@@ -69,7 +69,7 @@ def explain(
 
 
 @contextmanager
-def _lines_of(trace: str) -> Iterator[Iterator[bytes]]:
+def lines_of(trace: str) -> Iterator[Iterator[bytes]]:
     """Open a file or the pipe, with a progress bar where there is somebody to see it."""
     from tqdm import tqdm
 

@@ -16,7 +16,7 @@ _LONG = 30  # characters, beyond which a cell breaks into lines
 def trace_page(found: Explanation) -> str:
     """Return the page as HTML."""
     total = found.tokens.total
-    parts_of_it = {title.strip(): 100 * tokens / total for title, tokens in parts(found) if tokens}
+    shares = {title: round(100 * tokens / total, 1) for title, tokens in parts(found)}
     curves = {
         rule: [(pages, 100 * tokens / total) for pages, tokens in curve.items()] for rule, curve in found.kept.items()
     }
@@ -24,7 +24,7 @@ def trace_page(found: Explanation) -> str:
         f"<h1>{escape(found.trace)}</h1>",
         f"<p>{escape(headline(found))}</p>",
         "<h2>What became of the prompt tokens</h2>",
-        bar_chart(parts_of_it, unit="%").inline(),
+        bar_chart({title: share for title, share in shares.items() if share}, unit="%").inline(),
         _table(("", "tokens", "of all"), ((title, tokens, tokens / total) for title, tokens in lines(found))),
         f"<p>{escape(' '.join(notes(found)))}</p>",
         "<h2>What a cache of so many pages finds</h2>",

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from tqdm import tqdm
 
 from kvpaged.checks import positive_int
-from kvpaged.lab.explain.eviction import EvictionSimulation, Rule
+from kvpaged.lab.explain.eviction import Rule
+from kvpaged.lab.explain.hits import tokens_found
 from kvpaged.lab.explain.ledger import Ledger
 from kvpaged.lab.explain.page_paths import PagePaths
 from kvpaged.lab.explain.parting import Parting, find_partings
@@ -64,11 +65,11 @@ def explain(
     distinct = max(1, paths.distinct_pages)
     num_pages = positive_int("num_pages", max(1, distinct // _DEFAULT_SHARE) if num_pages is None else num_pages)
     capacities = sorted({num_pages, *(max(1, distinct >> power) for power in range(_CURVE_POINTS))})
-    without_limit = _found(trace, EvictionSimulation(paths, distinct, Rule.LRU).hits, units_per_page)
+    without_limit = tokens_found(trace, paths, distinct)
     limited = [(rule, capacity) for rule in Rule for capacity in capacities if capacity < distinct]
     found = {(rule, capacity): without_limit for rule in Rule for capacity in capacities}
     for rule, capacity in tqdm(limited, "evicting", leave=False, disable=not show_progress):
-        found[rule, capacity] = _found(trace, EvictionSimulation(paths, capacity, rule).hits, units_per_page)
+        found[rule, capacity] = tokens_found(trace, paths, capacity, rule)
     verdicts = [
         judge(trace, *each)
         for each in zip(trace.requests, own, of_all, elsewhere, without_limit, found[Rule.LRU, num_pages], strict=True)
@@ -104,13 +105,3 @@ def _compare(trace: Trace, chunk: int, show_progress: bool) -> tuple[list[Added]
         elsewhere.append(seen.count(request, of_all[-1].num_shared))
         seen.add(request)
     return own, of_all, elsewhere
-
-
-def _found(trace: Trace, hits: list[int], units_per_page: int) -> list[int]:
-    """Turn the pages that each request found into tokens. One token at least is left to run."""
-    tokens = []
-    for request, pages in zip(trace.requests, hits, strict=True):
-        if trace.in_tokens:
-            pages = min(pages, (request.num_tokens - 1) // units_per_page)
-        tokens.append(min(trace.tokens_in(request, pages * units_per_page), request.num_tokens - 1))
-    return tokens

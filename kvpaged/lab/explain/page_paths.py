@@ -14,6 +14,7 @@ class PagePaths:
     """
 
     def __init__(self, ends: Iterable[TreeNode], units_per_page: int) -> None:
+        self.units_per_page = units_per_page
         self.num_pages: list[int] = []  # of each run
         self.parents: list[int] = []  # the run before, -1 for a first one
         self.paths: list[list[int]] = []  # of each request
