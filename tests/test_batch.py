@@ -9,7 +9,7 @@ from kvpaged import PagedKVCache
 from kvpaged.attention import contiguous_attention
 from kvpaged.engine.batch import SHORT, Batch, Chunk, pack
 from kvpaged.engine.request import Branch, Request
-from kvpaged.engine.sampling import SamplingParams
+from kvpaged.engine.sampling_params import SamplingParams
 from kvpaged.page import PageStorage
 
 HEADS, KV_HEADS, HEAD_DIM, PAGE_SIZE = 4, 2, 16, 4

@@ -4,7 +4,7 @@ import pytest
 
 from kvpaged import EventLog
 from kvpaged.engine import Engine, SamplingParams
-from kvpaged.engine.ngram import PromptLookup
+from kvpaged.engine.speculation import PromptLookup
 from kvpaged.model import load_model
 from kvpaged.recall.text import ask, make_story
 

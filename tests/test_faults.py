@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+import kvpaged.engine.advance as advance_room
+import kvpaged.engine.beam as beam_room
 from kvpaged import OutOfPages, PagedKVCache, Sequence
 from kvpaged.engine import BeamSearchParams, Engine, Params, RequestOutput, SamplingParams
-from kvpaged.engine import engine as engine_room
 from kvpaged.model import load_model
 from support.faults import FailingModel, InjectedError, fail_allocations, fail_copies
 from support.slot_storage import SlotStorage
@@ -371,11 +372,12 @@ def failing_choice(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], 
 
             return call
 
-        for name, choose in originals.items():
-            monkeypatch.setattr(engine_room, name, failing(choose))
+        for (room, name), choose in originals.items():
+            monkeypatch.setattr(room, name, failing(choose))
         return calls
 
-    originals = {name: getattr(engine_room, name) for name in ("draw", "likeliest")}
+    chosen_by = ((advance_room, "draw"), (beam_room, "likeliest"))
+    originals = {(room, name): getattr(room, name) for room, name in chosen_by}
     return install
 
 

@@ -161,7 +161,7 @@ def _report(engine: Engine, served: list[tuple[Request, Arrival]]) -> Report:
         "hit_rate": metrics.hit_rate,
         "acceptance_rate": metrics.acceptance_rate,
         "overhead": metrics.overhead,
-        "engine": asdict(metrics),
+        "engine": asdict(metrics) | {"waste": metrics.waste},
     }
 
 

@@ -6,7 +6,7 @@ from kvpaged.engine.intake import Prompt
 from kvpaged.engine.metrics import EngineMetrics, RequestMetrics, StepRecord
 from kvpaged.engine.output import CompletionOutput, RequestOutput
 from kvpaged.engine.request import Request
-from kvpaged.engine.sampling import BeamSearchParams, Params, SamplingParams
+from kvpaged.engine.sampling_params import BeamSearchParams, Params, SamplingParams
 
 __all__ = [
     "BeamSearchParams",

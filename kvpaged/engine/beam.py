@@ -1,80 +1,108 @@
-"""Beam search: which beams live on."""
+"""Beam search: which beams live on.
+
+A score is a log-probability / (tokens ** length_penalty); Wu et al. 2016, section 7, say why long continuations need
+such a correction. A finished beam takes no place from the others: `beam_width` unfinished ones go on.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from time import perf_counter
 from typing import NamedTuple
 
+from torch import Tensor
+
 from kvpaged.engine.request import Branch, Request
-from kvpaged.engine.sampling import BeamSearchParams
+from kvpaged.engine.sampler import likeliest
+from kvpaged.engine.sampling_params import BeamSearchParams
+from kvpaged.engine.scheduler import Scheduler
 
 
-class Candidate(NamedTuple):
-    """A token that may follow a beam."""
+class Generation(NamedTuple):
+    """What follows the beams of a request.
 
-    token: int
-    logprob: float
-
-
-class Survivor(NamedTuple):
-    """A beam that lives on: `parent`, with one token more."""
-
-    parent: Branch
-    token: int
-    cumulative_logprob: float
-
-
-class BeamSearch:
-    """The finished continuations of one request, and the choice among the unfinished.
-
-    A score is a log-probability / (tokens ** length_penalty); Wu et al. 2016, section 7, say why long continuations
-    need such a correction. A finished beam takes no place from the others: `beam_width` unfinished ones go on.
+    beams: those that live on, each behind its parent; none when the search is over. finished: the best that have ended
+    so far, best first.
     """
 
-    def __init__(self, request: Request, params: BeamSearchParams) -> None:
-        self.request = request
-        self.params = params
-        self.finished: list[Branch] = []
+    request: Request
+    beams: list[tuple[Branch, Branch]]
+    finished: list[Branch]
 
-    def select(self, beams: list[Branch]) -> list[Survivor]:
-        """Choose the best continuations of beams that all have their candidates; none, when the search is over."""
-        width = self.params.beam_width
-        extended = [
-            Survivor(beam, candidate.token, beam.cumulative_logprob + candidate.logprob)
-            for beam in beams
-            for candidate in beam.candidates or ()
-        ]
-        extended.sort(key=lambda each: -each.cumulative_logprob)
-        survivors: list[Survivor] = []
-        for each in extended:
-            if len(survivors) == width:
-                break
-            if each.token in self.request.stop_tokens:
-                self._finish(each, "stop")
-            else:
-                survivors.append(each)
-        num_tokens = len(beams[0].output) + 1
-        if num_tokens == self.request.max_tokens:
-            for each in survivors:
-                self._finish(each, "length")
-            survivors = []
-        self.finished.sort(key=lambda beam: -self.score(beam.cumulative_logprob, len(beam.output)))
-        del self.finished[width:]
-        if len(self.finished) == width and survivors:
-            # A log-probability only falls; how far the length can lift the score is known.
-            longest = self.request.max_tokens if self.params.length_penalty > 0 else num_tokens
-            best = self.score(survivors[0].cumulative_logprob, longest)
-            worst = self.finished[-1]
-            if best <= self.score(worst.cumulative_logprob, len(worst.output)):
-                survivors = []
-        return survivors
 
-    def score(self, cumulative_logprob: float, num_tokens: int) -> float:
-        """What beams are compared by in the end."""
-        return float(cumulative_logprob / num_tokens**self.params.length_penalty)
+def next_generations(beams: Sequence[tuple[Branch, int]], logits: Tensor) -> list[Generation]:
+    """Note what may follow each beam, whose row of the logits is given.
 
-    def _finish(self, survivor: Survivor, finish_reason: str) -> None:
-        beam = Branch(self.request, len(self.finished))
-        beam.output = [*survivor.parent.output, survivor.token]
-        beam.cumulative_logprob = survivor.cumulative_logprob
-        beam.finish_reason = finish_reason
-        self.finished.append(beam)
+    Returns what follows the beams of those requests that now know it of all their beams.
+    """
+    if not beams:
+        return []
+    # As many as can live on, and all that can end: so no beam is missed, whatever its candidates are.
+    counts = [branch.request.width + len(branch.request.stop_tokens) for branch, _ in beams]
+    for (branch, _), candidates in zip(beams, likeliest(logits, [row for _, row in beams], counts), strict=True):
+        branch.candidates = candidates
+    requests = {branch.request.id: branch.request for branch, _ in beams}.values()
+    return [next_generation(each) for each in requests if all(beam.candidates is not None for beam in each.branches)]
+
+
+def next_generation(request: Request) -> Generation:
+    """Choose the best continuations of beams that all have their candidates."""
+    params, parents = request.params, request.branches
+    assert isinstance(params, BeamSearchParams)
+    extended = [
+        (parent.cumulative_logprob + candidate.logprob, parent, candidate.token)
+        for parent in parents
+        for candidate in parent.candidates or ()
+    ]
+    extended.sort(key=lambda each: -each[0])
+    num_tokens = len(parents[0].output) + 1
+    beams: list[tuple[Branch, Branch]] = []
+    finished = request.finished_beams[:]
+    for logprob, parent, token in extended:
+        if len(beams) == params.beam_width:
+            break
+        beam = Branch(request, len(beams))
+        beam.output, beam.cumulative_logprob = [*parent.output, token], logprob
+        if token in request.stop_tokens:
+            beam.finish_reason = "stop"
+            finished.append(beam)
+        else:
+            beams.append((parent, beam))
+    if num_tokens == request.max_tokens:
+        for _, beam in beams:
+            beam.finish_reason = "length"
+            finished.append(beam)
+        beams = []
+    finished.sort(key=lambda beam: -_score(params, beam.cumulative_logprob, len(beam.output)))
+    del finished[params.beam_width :]
+    if beams and len(finished) == params.beam_width:
+        # A log-probability only falls; how far the length can lift the score is known.
+        longest = request.max_tokens if params.length_penalty > 0 else num_tokens
+        best = _score(params, beams[0][1].cumulative_logprob, longest)
+        if best <= _score(params, finished[-1].cumulative_logprob, len(finished[-1].output)):
+            beams = []
+    return Generation(request, beams, finished)
+
+
+def replace_beams(generation: Generation, scheduler: Scheduler) -> bool:
+    """Let a request go on with the next generation. True if it ends: its branches are then the best that have ended."""
+    request, beams, finished = generation
+    if request.metrics.first_token is None:
+        request.metrics.first_token = perf_counter()
+    for parent, beam in beams:
+        if parent.sequence is not None:  # else it was preempted since it knew its candidates
+            beam.sequence = parent.sequence.fork()
+    parents = request.branches
+    request.branches, request.finished_beams = [beam for _, beam in beams] or finished, finished
+    for parent in parents:
+        scheduler.remove(parent)
+    for _, beam in beams:
+        scheduler.run_or_wait(beam)
+    for rank, beam in enumerate(finished):
+        beam.index = rank
+    return not beams
+
+
+def _score(params: BeamSearchParams, cumulative_logprob: float, num_tokens: int) -> float:
+    """What beams are compared by in the end."""
+    return float(cumulative_logprob / num_tokens**params.length_penalty)

@@ -19,14 +19,14 @@ class Detokenizer:
         self._stream = DecodeStream(ids=list(prompt_tokens[-_CONTEXT:]), skip_special_tokens=True)
         self._stop = stop
         self._held_back = max((len(text) - 1 for text in stop), default=0)
-        self._num_tokens = 0
+        self.num_tokens = 0
 
     def extend(self, tokens: Sequence[int]) -> str | None:
-        """Take in the tokens after those seen so far; return the stop string that now ended the text, which is cut."""
+        """Take in the next tokens; return the stop string that now ended the text, which is cut."""
         searched = len(self.text)
-        for token in tokens[self._num_tokens :]:
+        for token in tokens:
             self.text += self._stream.step(self._tokenizer, token) or ""
-        self._num_tokens = len(tokens)
+        self.num_tokens += len(tokens)
         found = [
             (start, text)
             for text in self._stop

@@ -10,19 +10,18 @@ from time import perf_counter
 
 import torch
 from tokenizers import Tokenizer
-from torch import Tensor
 from tqdm import tqdm
 
 from kvpaged.cache import PagedKVCache
 from kvpaged.checks import positive_int
+from kvpaged.engine.advance import advance
 from kvpaged.engine.batch import Batch, pack
 from kvpaged.engine.events import EngineEvent
 from kvpaged.engine.intake import Intake, Prompt
 from kvpaged.engine.metrics import Counters, EngineMetrics, StepRecord
 from kvpaged.engine.output import RequestOutput, output_of
-from kvpaged.engine.request import Branch, Request
-from kvpaged.engine.sampler import Draw, draw, likeliest, logprobs_of, uniform
-from kvpaged.engine.sampling import BeamSearchParams, Params, SamplingParams
+from kvpaged.engine.request import Request
+from kvpaged.engine.sampling_params import Params, SamplingParams
 from kvpaged.engine.scheduler import Scheduler
 from kvpaged.events import EventLog
 from kvpaged.model import LanguageModel, load_tokenizer
@@ -166,20 +165,20 @@ class Engine:
             packed = perf_counter()
             logits = self.model(batch.tokens, batch.positions, batch.attend, batch.logits_at)
             computed = perf_counter()
-            finished = self._commit(batch, logits)
+            finished = advance(batch.chunks, logits, self._scheduler, self._counters)
         except BaseException:
             self._scheduler.preempt_all()
             raise
+        for request in finished:
+            self._finish(request)
         self._count(batch, used_pages, computed - packed, started)
         return finished
 
     def metrics(self) -> EngineMetrics:
         """Everything so far, and how the engine stands now."""
-        counted = asdict(self._counters)
-        slots, filled = counted.pop("slots"), counted.pop("filled_slots")
         pool, started = self.cache.pool, [each.metrics.first_scheduled for each in self._requests.values()]
         return EngineMetrics(
-            **counted,
+            **asdict(self._counters),
             requests_running=len(started) - started.count(None),
             requests_waiting=started.count(None),
             copies=self._storage.num_copies,
@@ -187,7 +186,6 @@ class Engine:
             used_pages=pool.num_used,
             cached_pages=len(self.cache.prefix),
             free_pages=pool.num_free,
-            waste=1 - filled / slots if slots else 0.0,
         )
 
     @property
@@ -218,150 +216,9 @@ class Engine:
         for _ in self._serve(requests):
             for request in requests:
                 num_tokens = sum(len(branch.output) for branch in request.branches)
-                if num_tokens > streamed[request.index] and (request.finished or request.beams is None):
+                if num_tokens > streamed[request.index] and (request.finished or request.params.only_grows):
                     streamed[request.index] = num_tokens
                     yield self.output(request)
-
-    def _commit(self, batch: Batch, logits: Tensor) -> list[Request]:
-        """Take in what the step computed: mark it, choose the next tokens, end what has ended."""
-        ready: list[tuple[Branch, SamplingParams, int, int]] = []  # and its first row in the logits, and how many rows
-        draws: list[Draw] = []
-        beams: list[tuple[Branch, int]] = []
-        row = 0
-        for branch, start, stop, num_drafts in batch.chunks:
-            sequence, request = branch.sequence, branch.request
-            assert sequence is not None
-            request.metrics.computed_tokens += stop - start
-            if stop < sequence.table.num_tokens:
-                sequence.mark_computed(stop)
-                continue
-            if not num_drafts:
-                sequence.mark_computed()
-            params = request.params
-            if isinstance(params, BeamSearchParams):
-                beams.append((branch, row))
-            else:
-                for each in self._fork(branch) if branch.seats > 1 else (branch,):
-                    ready.append((each, params, row, num_drafts + 1))
-                    if params.temperature > 0:
-                        draws += self._draws(each, params, row, num_drafts + 1)
-            row += num_drafts + 1
-        finished: list[Request] = []
-        likeliest_tokens = logits.argmax(dim=-1).tolist() if ready else []
-        drawn = iter(draw(logits, draws))
-        for branch, params, row, count in ready:
-            if params.temperature > 0:
-                tokens = [next(drawn) for _ in range(count)]
-            else:
-                tokens = likeliest_tokens[row : row + count]
-            if self._accept(branch, params, tokens, logits, row) and branch.request.finished:
-                finished.append(branch.request)
-        if beams:
-            finished += self._advance_beams(beams, logits)
-        return finished
-
-    def _fork(self, branch: Branch) -> list[Branch]:
-        """Let the other samples of a request begin where its prompt is computed, on the same pages."""
-        request, sequence = branch.request, branch.sequence
-        assert sequence is not None
-        self._scheduler.seat_forks(branch)
-        for index in range(1, request.width):
-            child = Branch(request, index)
-            child.sequence = sequence.fork()
-            self._scheduler.run(child)
-            request.branches.append(child)
-        return request.branches
-
-    def _draws(self, branch: Branch, params: SamplingParams, row: int, count: int) -> list[Draw]:
-        seed, index, position = branch.request.seed, branch.index, len(branch.output)
-        return [Draw(row + each, params, uniform(seed, index, position + each)) for each in range(count)]
-
-    def _accept(self, branch: Branch, params: SamplingParams, tokens: list[int], logits: Tensor, row: int) -> bool:
-        """Take the token that follows the branch's last, and as many more as were guessed right. True if it ends here.
-
-        tokens: what follows the last token, and what follows each guess if all guesses before it are right.
-        """
-        sequence, output = branch.sequence, branch.output
-        assert sequence is not None
-        num_drafts = len(tokens) - 1
-        first_draft = sequence.table.num_tokens - num_drafts
-        if not output and branch.request.metrics.first_token is None:
-            branch.request.metrics.first_token = perf_counter()
-        accepted = 0
-        while True:
-            token = tokens[accepted]
-            output.append(token)
-            if params.logprobs is not None:
-                found = logprobs_of(logits, row + accepted, token, params.logprobs)
-                branch.logprobs.append(found)
-                branch.cumulative_logprob += found[token]
-            ended = self._ends(branch, params, token)
-            if ended or accepted == num_drafts or token != sequence.tokens[first_draft + accepted]:
-                break
-            accepted += 1
-        self._counters.generated_tokens += accepted + 1
-        if num_drafts:
-            self._counters.draft_tokens += num_drafts
-            self._counters.accepted_tokens += accepted
-            sequence.truncate(first_draft + accepted)
-            sequence.mark_computed()
-        if ended:
-            self._scheduler.remove(branch)
-            if all(each.finish_reason for each in branch.request.branches):
-                self._finish(branch.request)
-        return ended
-
-    def _ends(self, branch: Branch, params: SamplingParams, token: int) -> bool:
-        """Whether a branch ends with the token it just got; notes why."""
-        request = branch.request
-        if token in request.stop_tokens:
-            branch.finish_reason = "stop"
-            branch.stop_reason = token if token not in self.model.config.eos_token_ids else None
-        elif params.stop and branch.detokenizer and (found := branch.detokenizer.extend(branch.output)):
-            branch.finish_reason, branch.stop_reason = "stop", found
-        elif len(branch.output) == request.max_tokens:
-            branch.finish_reason = "length"
-        else:
-            return False
-        return True
-
-    def _advance_beams(self, beams: list[tuple[Branch, int]], logits: Tensor) -> list[Request]:
-        """Note the beams' candidates; where all beams of a request have theirs, go on with the best continuations."""
-        # Twice as many candidates as beams: even if each beam could end, as many that go on remain.
-        counts = [2 * branch.request.width for branch, _ in beams]
-        found = likeliest(logits, [row for _, row in beams], counts)
-        for (branch, _), candidates in zip(beams, found, strict=True):
-            branch.candidates = candidates
-        finished = []
-        for request in {branch.request.id: branch.request for branch, _ in beams}.values():
-            if all(branch.candidates is not None for branch in request.branches):
-                self._replace_beams(request)
-                if request.finished:
-                    finished.append(request)
-        return finished
-
-    def _replace_beams(self, request: Request) -> None:
-        assert request.beams is not None
-        if request.metrics.first_token is None:
-            request.metrics.first_token = perf_counter()
-        parents, request.branches = request.branches, []
-        for index, (parent, token, cumulative_logprob) in enumerate(request.beams.select(parents)):
-            child = Branch(request, index)
-            child.output = [*parent.output, token]
-            child.cumulative_logprob = cumulative_logprob
-            if parent.sequence is not None:  # else it was preempted since it computed its candidates
-                child.sequence = parent.sequence.fork()
-            request.branches.append(child)
-        for parent in parents:
-            self._scheduler.remove(parent)
-        for child in request.branches:
-            self._scheduler.run_or_wait(child)
-        self._counters.generated_tokens += len(request.branches)
-        if not request.branches:
-            request.branches = request.beams.finished
-            for rank, beam in enumerate(request.branches):
-                beam.index = rank
-            self._finish(request)
 
     def _finish(self, request: Request) -> None:
         request.finished = True

@@ -8,9 +8,8 @@ from typing import cast
 
 from tokenizers import Tokenizer
 
-from kvpaged.engine.beam import BeamSearch
 from kvpaged.engine.request import Request
-from kvpaged.engine.sampling import BeamSearchParams, Params, SamplingParams
+from kvpaged.engine.sampling_params import BeamSearchParams, Params, SamplingParams
 from kvpaged.model import ModelShape, check_tokenizer
 from kvpaged.page_table import pages_for
 from kvpaged.tokens import as_tokens
@@ -65,29 +64,16 @@ class Intake:
                 f"{len(tokens)} prompt tokens and up to {max_tokens} more need {num_pages} pages of {page_size} slots, "
                 f"and the pool has {self._num_pages}: open a larger pool, or lower max_tokens"
             )
-        stop_tokens = set() if isinstance(params, BeamSearchParams) else set(params.stop_token_ids)
-        if not params.ignore_eos:
-            stop_tokens.update(self._config.eos_token_ids)
-        if isinstance(params, SamplingParams) and params.stop and self._tokenizer is None:
+        if params.stop and self._tokenizer is None:
             raise ValueError(f"stop is {params.stop}, but without a tokenizer there is no text to find it in")
-        request = Request(
-            next(self._ids),
-            index,
-            text,
-            tokens,
-            params,
-            frozenset(stop_tokens),
-            max_tokens,
-            cache_salt,
-            self._tokenizer,
-        )
-        if isinstance(params, BeamSearchParams):
-            request.beams = BeamSearch(request, params)
-        if request.width > self._max_running:
+        if params.width > self._max_running:
             raise ValueError(
-                f"the request runs {request.width} sequences at once, and max_running is {self._max_running}: raise it"
+                f"the request runs {params.width} sequences at once, and max_running is {self._max_running}: raise it"
             )
-        return request
+        eos_tokens = frozenset(self._config.eos_token_ids)
+        return Request(
+            next(self._ids), index, text, tokens, params, eos_tokens, max_tokens, cache_salt, self._tokenizer
+        )
 
     def _tokens_of(self, prompt: Prompt) -> list[int]:
         if isinstance(prompt, str):

@@ -59,31 +59,43 @@ class StepRecord(NamedTuple):
     mapped_pages: int  # in the tables of the step's sequences; a page that several share counts for each
 
 
-@dataclass(frozen=True)
-class EngineMetrics:
+@dataclass(kw_only=True)
+class Counters:
+    """What the engine counts as it goes."""
+
+    steps: int = 0
+    requests_finished: int = 0
+    prompt_tokens: int = 0  # of the requests that began
+    cached_tokens: int = 0  # of those, found in the prefix cache when the request first began
+    recovered_tokens: int = 0  # found there when a preempted sequence came back
+    computed_tokens: int = 0  # through the model, prompts and recomputation included
+    generated_tokens: int = 0
+    draft_tokens: int = 0
+    accepted_tokens: int = 0  # drafts that were right
+    preemptions: int = 0
+    peak_pages: int = 0
+    slots: int = 0  # in mapped pages, over all steps
+    filled_slots: int = 0  # of those, with a token
+    forward_seconds: float = 0.0
+    step_seconds: float = 0.0  # forward included
+
+
+@dataclass(kw_only=True)
+class EngineMetrics(Counters):
     """Everything an engine did so far, and how it stands now."""
 
-    steps: int
-    requests_finished: int
     requests_running: int
     requests_waiting: int
-    prompt_tokens: int  # of the requests that began
-    cached_tokens: int  # of those, found in the prefix cache when the request first began
-    recovered_tokens: int  # found there when a preempted sequence came back
-    computed_tokens: int  # through the model, prompts and recomputation included
-    generated_tokens: int
-    draft_tokens: int
-    accepted_tokens: int  # drafts that were right
-    preemptions: int
     copies: int  # pages copied on write
     num_pages: int
     used_pages: int
     cached_pages: int
     free_pages: int
-    peak_pages: int
-    waste: float  # share of the slots in mapped pages that held no token, over all steps
-    forward_seconds: float
-    step_seconds: float  # forward included
+
+    @property
+    def waste(self) -> float:
+        """Share of the slots in mapped pages that held no token, over all steps."""
+        return 1 - self.filled_slots / self.slots if self.slots else 0.0
 
     @property
     def hit_rate(self) -> float:
@@ -99,24 +111,3 @@ class EngineMetrics:
     def overhead(self) -> float:
         """Share of the steps' time that was not the model's forward pass."""
         return 1 - self.forward_seconds / self.step_seconds if self.step_seconds else 0.0
-
-
-@dataclass
-class Counters:
-    """What the engine counts as it goes; see `EngineMetrics` for the meaning."""
-
-    steps: int = 0
-    requests_finished: int = 0
-    prompt_tokens: int = 0
-    cached_tokens: int = 0
-    recovered_tokens: int = 0
-    computed_tokens: int = 0
-    generated_tokens: int = 0
-    draft_tokens: int = 0
-    accepted_tokens: int = 0
-    preemptions: int = 0
-    peak_pages: int = 0
-    slots: int = 0
-    filled_slots: int = 0
-    forward_seconds: float = 0.0
-    step_seconds: float = 0.0

@@ -1,4 +1,4 @@
-"""What a request gets back. Names are vLLM's, where it has them."""
+"""What a request gets back. Names are vLLM's, but for `tokens` and `prompt_tokens` (there: `token_ids`)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from kvpaged.engine.metrics import RequestMetrics
 from kvpaged.engine.request import Branch, Request
-from kvpaged.engine.sampling import BeamSearchParams, SamplingParams
+from kvpaged.engine.sampling_params import BeamSearchParams
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,9 @@ def output_of(request: Request) -> RequestOutput:
 def _completion_of(branch: Branch) -> CompletionOutput:
     params, detokenizer, text = branch.request.params, branch.detokenizer, ""
     if detokenizer is not None:
-        detokenizer.extend(branch.output)
+        detokenizer.extend(branch.output[detokenizer.num_tokens :])
         text = detokenizer.visible(branch.finish_reason is not None)
-    with_logprobs = isinstance(params, SamplingParams) and params.logprobs is not None
+    with_logprobs = params.logprobs is not None
     scored = with_logprobs or isinstance(params, BeamSearchParams)
     return CompletionOutput(
         index=branch.index,

@@ -5,18 +5,15 @@ from __future__ import annotations
 import secrets
 from collections.abc import Hashable
 from time import perf_counter
-from typing import TYPE_CHECKING
 
 from tokenizers import Tokenizer
 
 from kvpaged.engine.detokenizer import Detokenizer
 from kvpaged.engine.metrics import RequestMetrics
-from kvpaged.engine.sampling import BeamSearchParams, Params
+from kvpaged.engine.sampler import Candidate
+from kvpaged.engine.sampling_params import Params
+from kvpaged.engine.speculation import PromptLookup
 from kvpaged.sequence import Sequence
-
-if TYPE_CHECKING:
-    from kvpaged.engine.beam import BeamSearch, Candidate
-    from kvpaged.engine.ngram import PromptLookup
 
 
 class Request:
@@ -32,7 +29,7 @@ class Request:
         prompt: str | None,
         prompt_tokens: list[int],
         params: Params,
-        stop_tokens: frozenset[int],
+        eos_tokens: frozenset[int],
         max_tokens: int,
         cache_salt: Hashable,
         tokenizer: Tokenizer | None,
@@ -42,16 +39,16 @@ class Request:
         self.prompt = prompt
         self.prompt_tokens = prompt_tokens
         self.params = params
-        self.stop_tokens = stop_tokens
+        self.eos_tokens = eos_tokens
+        self.stop_tokens = frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else eos_tokens)
         self.max_tokens = max_tokens  # bounded by the context
         self.cache_salt = cache_salt
         self.tokenizer = tokenizer
-        seed = None if isinstance(params, BeamSearchParams) else params.seed
-        self.seed = secrets.randbits(64) if seed is None else seed
-        self.width = params.beam_width if isinstance(params, BeamSearchParams) else params.n
+        self.seed = secrets.randbits(64) if params.seed is None else params.seed
+        self.width = params.width
         # The first branch computes the prompt; the others fork from it when its K and V are there.
         self.branches = [Branch(self, 0, self.width)]
-        self.beams: BeamSearch | None = None
+        self.finished_beams: list[Branch] = []  # the best so far
         self.finished = False
         self.num_cached_tokens = 0
         self.metrics = RequestMetrics(arrival=perf_counter())
@@ -106,8 +103,7 @@ class Branch:
         """What turns the output to text; None without a tokenizer."""
         request = self.request
         if self._detokenizer is None and request.tokenizer is not None:
-            stop = () if isinstance(request.params, BeamSearchParams) else tuple(request.params.stop)
-            self._detokenizer = Detokenizer(request.tokenizer, request.prompt_tokens, stop)
+            self._detokenizer = Detokenizer(request.tokenizer, request.prompt_tokens, request.params.stop)
         return self._detokenizer
 
     def __repr__(self) -> str:

@@ -9,8 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from kvpaged.engine.beam import Candidate
-from kvpaged.engine.sampling import SamplingParams
+from kvpaged.engine.sampling_params import SamplingParams
 
 
 class Draw(NamedTuple):
@@ -19,6 +18,13 @@ class Draw(NamedTuple):
     row: int
     params: SamplingParams
     uniform: float
+
+
+class Candidate(NamedTuple):
+    """A token that may follow, and the logarithm of its probability."""
+
+    token: int
+    logprob: float
 
 
 def uniform(seed: int, index: int, position: int) -> float:

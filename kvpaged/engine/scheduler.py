@@ -17,8 +17,9 @@ from kvpaged.checks import positive_int
 from kvpaged.engine.batch import Chunk
 from kvpaged.engine.events import EngineEvent
 from kvpaged.engine.metrics import Counters
-from kvpaged.engine.ngram import PromptLookup
 from kvpaged.engine.request import Branch
+from kvpaged.engine.sampling_params import BeamSearchParams
+from kvpaged.engine.speculation import PromptLookup
 from kvpaged.page_pool import OutOfPages
 from kvpaged.sequence import Sequence
 
@@ -153,7 +154,7 @@ class Scheduler:
     def _append_drafts(self, branch: Branch, sequence: Sequence, spare: int) -> int:
         """Reserve slots for guesses of what comes next, as far as there is room without taking anybody's."""
         room = min(self.num_speculative_tokens, spare, branch.request.max_tokens - len(branch.output) - 1)
-        if room <= 0 or branch.request.beams is not None:
+        if room <= 0 or isinstance(branch.request.params, BeamSearchParams):
             return 0
         if branch.lookup is None:
             branch.lookup = PromptLookup()

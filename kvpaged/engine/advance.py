@@ -1,0 +1,157 @@
+"""From logits to tokens: what each branch goes on with, and which requests end.
+
+First it is worked out what everybody gets, and nobody has it yet; then it is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from time import perf_counter
+from typing import NamedTuple
+
+from torch import Tensor
+
+from kvpaged.engine.batch import Chunk
+from kvpaged.engine.beam import next_generations, replace_beams
+from kvpaged.engine.metrics import Counters
+from kvpaged.engine.request import Branch, Request
+from kvpaged.engine.sampler import Draw, draw, logprobs_of, uniform
+from kvpaged.engine.sampling_params import BeamSearchParams, SamplingParams
+from kvpaged.engine.scheduler import Scheduler
+
+
+class Ready(NamedTuple):
+    """A branch that can be given tokens: `row` of the logits tells what follows its last one, the next its guesses."""
+
+    branch: Branch
+    params: SamplingParams
+    row: int
+    drafts: list[int]
+
+
+class Gain(NamedTuple):
+    """What a branch is given: the token that follows its last, and as many more as were guessed right."""
+
+    ready: Ready
+    tokens: list[int]
+    logprobs: list[dict[int, float]]
+    finish_reason: str | None
+    stop_reason: int | str | None
+
+
+def advance(chunks: Sequence[Chunk], logits: Tensor, scheduler: Scheduler, counters: Counters) -> list[Request]:
+    """Take in what a step computed: mark it, give each branch its next tokens; return the requests that end by it.
+
+    logits: [n, vocab_size], the rows that the chunks want, one chunk after another.
+    """
+    samples: list[Ready] = []
+    beams: list[tuple[Branch, int]] = []
+    row = 0
+    for branch, start, stop, num_drafts in chunks:
+        sequence, params = branch.sequence, branch.request.params
+        assert sequence is not None
+        branch.request.metrics.computed_tokens += stop - start
+        if not num_drafts:
+            sequence.mark_computed(stop)
+        if stop < sequence.table.num_tokens:
+            continue
+        if isinstance(params, BeamSearchParams):
+            beams.append((branch, row))
+        else:
+            samples.append(Ready(branch, params, row, sequence.tokens[stop - num_drafts :]))
+            # The other samples of its request begin where the prompt is computed.
+            samples += [Ready(Branch(branch.request, index), params, row, []) for index in range(1, branch.seats)]
+        row += num_drafts + 1
+    gains = _choose(samples, logits) if samples else []
+    generations = next_generations(beams, logits) if beams else []
+    _fork([gain.ready.branch for gain in gains], scheduler)
+    ended = [gain.ready.branch.request for gain in gains if _give(gain, scheduler, counters)]
+    for generation in generations:
+        counters.generated_tokens += len(generation.beams)
+        if replace_beams(generation, scheduler):
+            ended.append(generation.request)
+    return ended
+
+
+def _choose(samples: Sequence[Ready], logits: Tensor) -> list[Gain]:
+    """Choose the tokens of each branch."""
+    likeliest = logits.argmax(dim=-1).tolist()
+    drawn = iter(draw(logits, [each for ready in samples for each in _draws(ready)]))
+    gains = []
+    for ready in samples:
+        tokens = likeliest[ready.row : ready.row + len(ready.drafts) + 1]
+        if ready.params.temperature > 0:
+            tokens = [next(drawn) for _ in tokens]
+        gains.append(_gain(ready, tokens, logits))
+    return gains
+
+
+def _draws(ready: Ready) -> list[Draw]:
+    branch, params, row, drafts = ready
+    if params.temperature == 0:
+        return []
+    seed, position = branch.request.seed, len(branch.output)
+    return [Draw(row + n, params, uniform(seed, branch.index, position + n)) for n in range(len(drafts) + 1)]
+
+
+def _gain(ready: Ready, tokens: list[int], logits: Tensor) -> Gain:
+    """What a branch gets, when `tokens` follow its last one, and each guess if all guesses before it are right."""
+    branch, params, row, drafts = ready
+    logprobs: list[dict[int, float]] = []
+    for index, token in enumerate(tokens):
+        if params.logprobs is not None:
+            logprobs.append(logprobs_of(logits, row + index, token, params.logprobs))
+        finish_reason, stop_reason = _end(branch, token, len(branch.output) + index + 1)
+        if finish_reason is not None or index == len(drafts) or token != drafts[index]:
+            break
+    return Gain(ready, tokens[: index + 1], logprobs, finish_reason, stop_reason)
+
+
+def _end(branch: Branch, token: int, num_tokens: int) -> tuple[str | None, int | str | None]:
+    """Why a branch ends with the token that is its `num_tokens`-th, and what ended it; None if it goes on."""
+    request = branch.request
+    if token in request.stop_tokens:
+        return "stop", None if token in request.eos_tokens else token
+    if request.params.stop and branch.detokenizer and (found := branch.detokenizer.extend([token])):
+        return "stop", found
+    return ("length" if num_tokens >= request.max_tokens else None), None
+
+
+def _fork(branches: Sequence[Branch], scheduler: Scheduler) -> None:
+    """Let samples begin that have no sequence yet, on the pages of the first of their request."""
+    first = branches[0] if branches else None
+    for branch in branches:
+        if branch.sequence is not None:
+            first = branch
+            continue
+        assert first is not None
+        assert first.sequence is not None
+        scheduler.seat_forks(first)
+        branch.sequence = first.sequence.fork()
+        scheduler.run(branch)
+        branch.request.branches.append(branch)
+
+
+def _give(gain: Gain, scheduler: Scheduler, counters: Counters) -> bool:
+    """Give a branch what it gets. True if its request ends."""
+    ready, tokens, logprobs, finish_reason, stop_reason = gain
+    branch, request, num_drafts = ready.branch, ready.branch.request, len(ready.drafts)
+    sequence = branch.sequence
+    assert sequence is not None
+    if request.metrics.first_token is None:
+        request.metrics.first_token = perf_counter()
+    if num_drafts:
+        sequence.truncate(len(sequence) - num_drafts + len(tokens) - 1)
+        sequence.mark_computed()
+        counters.draft_tokens += num_drafts
+        counters.accepted_tokens += len(tokens) - 1
+    counters.generated_tokens += len(tokens)
+    branch.output += tokens
+    branch.logprobs += logprobs
+    for token, found in zip(tokens, logprobs, strict=False):
+        branch.cumulative_logprob += found[token]
+    if finish_reason is None:
+        return False
+    branch.finish_reason, branch.stop_reason = finish_reason, stop_reason
+    scheduler.remove(branch)
+    return all(each.finish_reason for each in request.branches)
