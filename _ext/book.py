@@ -48,7 +48,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
 def serve_own_files(app: Sphinx, config: Config) -> None:
     """Add our templates, what pictures need, and MathJax: a reader without a network sees the mathematics."""
     config.templates_path.append(str(HERE / "templates"))
-    config.html_static_path.append(str(HERE / "vendor"))
+    config.html_static_path += [str(HERE / "vendor"), str(HERE / "static")]
     config.html_static_path += [str(files("kvpaged.figures").joinpath(name)) for name in FIGURE_FILES]
 
 

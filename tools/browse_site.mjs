@@ -150,9 +150,26 @@ async function visit(page, name, way) {
   }
 }
 
-async function search(page, words) {
-  await page.goto(`${base}search.html?q=${words}`);
-  await page.waitForSelector("#search-results li a", { timeout: 10000 }).catch(() => problems.push(`search finds no ${words}`));
+// What readers look for, and the chapters that explain it: one of them comes first, or second to the glossary.
+const SOUGHT = {
+  "RoPE": ["attention"], "GQA": ["attention"], "fragmentation": ["naive-cache", "pages"], "slot mapping": ["pages"],
+  "reference count": ["page-pool"], "page table": ["page-table"], "paged attention": ["paged-attention"],
+  "seq_lens": ["paged-attention", "kernel"], "online softmax": ["paged-attention"], "eviction": ["prefix-cache"],
+  "hash collision": ["sharing-with-strangers"], "cache salt": ["sharing-with-strangers"], "forks": ["copy-on-write"],
+  "copy-on-write": ["copy-on-write"], "copy_on_write": ["copy-on-write"], "copy on write": ["copy-on-write"],
+  "preemption": ["serving"], "scheduler": ["serving"], "sampling": ["serving"], "continuous batching": ["serving"],
+  "speculative decoding": ["serving"], "kernel": ["kernel"], "transformers": ["real-models", "from-here-to-vllm"],
+};
+
+async function search(page, words, chapters) {
+  await page.goto(`${base}search.html?q=${encodeURIComponent(words)}`);
+  const found = await page.locator("#found h2 a").evaluateAll((links) =>
+    links.map((link) => link.getAttribute("href").replace(/^chapters\/(\d\d-)?|\.html$/g, "")));
+  const rank = found.filter((name) => name !== "glossary").findIndex((name) => chapters.includes(name));
+  if (rank) problems.push(`search for ${words}: ${chapters.join(" or ")} is not first, but ${found.slice(0, 4).join(", ") || "nothing"}`);
+  const snippets = await page.locator("#found p").allTextContents();
+  const strange = snippets.find((text) => /Bookkeeping decides|prompts in, tokens out|Show the source|\\[a-z]+\{/.test(text));
+  if (strange) problems.push(`search for ${words} shows ${strange}`);
 }
 
 // Walks through the book in one way, in a few tabs: to open a tab costs more than to turn a page.
@@ -178,7 +195,8 @@ const browser = await chromium.launch({
 const worth = (name, index, way) => !name.startsWith("_modules") || way === ways[index % ways.length];
 await Promise.all(ways.map((way) =>
   walk(way, pages.filter((name, index) => worth(name, index, way)).map((name) => (page) => visit(page, name, way)))));
-await search(await browser.newPage(), "copy-on-write");
+const finder = await browser.newPage();
+for (const [words, chapters] of Object.entries(SOUGHT)) await search(finder, words, chapters);
 await browser.close();
 server.close();
 console.log([...new Set(problems)].join("\n") ||
