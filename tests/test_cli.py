@@ -17,7 +17,7 @@ from rich.text import Text
 from kvpaged import PagedKVCache
 from kvpaged.cli import main
 from kvpaged.cli.generate import _view
-from kvpaged.cli.page_map import page_map
+from kvpaged.cli.pool_map import pool_map
 from kvpaged.engine import Engine, Request
 from kvpaged.lab.workload import stories
 from kvpaged.model import load_model
@@ -366,7 +366,7 @@ def test_the_page_map_tells_free_cached_owned_and_shared_pages_apart() -> None:
     children = [shared.fork() for _ in range(2)]
     console = Console(width=80)
     with console.capture() as capture:
-        console.print(page_map(cache, width=16, max_rows=1))
+        console.print(pool_map(cache, width=16, max_rows=1))
     rows = capture.get().splitlines()
     assert rows[0] == "░░██33··········"
     assert rows[1] == "and 2 more pages"

@@ -31,7 +31,7 @@ from kvpaged.cli.options import (
     save_log,
     say_loading,
 )
-from kvpaged.cli.page_map import page_map
+from kvpaged.cli.pool_map import pool_map
 
 if TYPE_CHECKING:
     from kvpaged.cache import PagedKVCache
@@ -148,7 +148,7 @@ def _watch(engine: Engine, texts: list[str], params: Params) -> list[RequestOutp
 
 def _view(console: Console, cache: PagedKVCache, texts: list[Text]) -> Group:
     """The map of the pool, whole, below the ends of the texts: each has its share of the lines that are left."""
-    pool = page_map(cache, console.width, console.height - 8)
+    pool = pool_map(cache, console.width, console.height - 8)
     room = max(1, console.height - len(console.render_lines(pool)) - 2)
     share = max(1, room // len(texts))
     lines = [line for text in texts for line in text.wrap(console, console.width)[-share:]]

@@ -32,7 +32,7 @@ from kvpaged.cli.options import (
     save_log,
     say_loading,
 )
-from kvpaged.cli.page_map import page_map
+from kvpaged.cli.pool_map import pool_map
 from kvpaged.lab.workload import Arrival
 from kvpaged.lab.workload import stories as workload_of_stories
 
@@ -141,7 +141,7 @@ def _view(engine: Engine, expected: int, now: float, console: Console) -> Group:
         f"{metrics.preemptions} preemptions   {metrics.hit_rate:.0%} of prompt tokens cached"
     )
     waiting = "▪" * min(metrics.requests_waiting, console.width - 10)
-    pool = page_map(engine.cache, console.width, console.height - 8)
+    pool = pool_map(engine.cache, console.width, console.height - 8)
     return Group(Text(line), Text(f"queue {waiting}"), Text(), pool)
 
 

@@ -7,7 +7,6 @@ Owner: TypeAlias = int | str  # a sequence by its id, or a holder by its name
 
 # Fills that are told apart without colour vision, in lightness too, and carry dark ink. Names tell apart what is left.
 COLOURS = ("#56b4e9", "#f0a830", "#4cc29a", "#e491c1", "#f2e55c", "#f0845c", "#a070e8", "#d0e8a0")
-INK_ON_COLOUR = "#111"
 NEUTRAL = "#8a8f96"  # owned, but by whom is not known
 
 

@@ -20,16 +20,14 @@ def page_map(
     num_pages: int | None = None,
     page_size: int = 4,
     per_row: int = 10,
-    names: Mapping[int, str] | None = None,
 ) -> Picture:
     """Draw every page of a cache, or of a pool, or of a replayed log.
 
     A pool alone counts owners and does not know them: `holders` may name them (name -> page ids), and `page_size` says
     how large a page to draw. A replay does not know the pool's size: it needs `num_pages`.
-    `names` are what sequences are called (`sequence_names(log)` calls them after their requests).
-    Raises ValueError for more pages than can be seen (256).
+    Raises ValueError for more pages than can be seen (512).
     """
-    pages, page_size = pages_of(memory, holders=holders, num_pages=num_pages, page_size=page_size, names=names)
+    pages, page_size = pages_of(memory, holders=holders, num_pages=num_pages, page_size=page_size)
     return draw_pages(pages, page_size, per_row, counting_tokens=not isinstance(memory, PagePool))
 
 

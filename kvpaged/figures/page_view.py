@@ -57,11 +57,9 @@ def pages_of(
     holders: Mapping[str, Iterable[int]] | None = None,
     num_pages: int | None = None,
     page_size: int = 4,
-    names: Mapping[int, str] | None = None,
 ) -> tuple[list[PageView], int]:
     """Look at every page of a cache, a pool or a replayed log; return the views and the page size.
 
-    `names` are what sequences are called, by id, where it is not by their own letters.
     Raises ValueError for more pages than can be seen, and for a replay without `num_pages`, which it does not know.
     """
     if isinstance(memory, Replay) and num_pages is None:
@@ -71,10 +69,10 @@ def pages_of(
     if total > _MOST:
         raise ValueError(f"{total:,} pages could not be told apart in a picture; draw a pool of at most {_MOST}")
     if isinstance(memory, PagedKVCache):
-        return pages_of_cache(memory, names), memory.page_size
+        return pages_of_cache(memory), memory.page_size
     if isinstance(memory, PagePool):
         return _pages_of_pool(memory, holders or {}, page_size), page_size
-    return pages_of_replay(memory, range(total), names), memory.page_size
+    return pages_of_replay(memory, range(total)), memory.page_size
 
 
 def pages_of_cache(cache: PagedKVCache, names: Mapping[int, str] | None = None) -> list[PageView]:

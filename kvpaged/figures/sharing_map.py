@@ -1,7 +1,5 @@
 """Who shares what: one line for each sequence, a page that several of them own drawn across their lines."""
 
-from collections.abc import Iterable
-
 from kvpaged.cache import PagedKVCache
 from kvpaged.figures.language import count_of, listed
 from kvpaged.figures.page_shape import PageShape, slot_width_for
@@ -15,14 +13,12 @@ from kvpaged.sequence import Sequence
 _GAP, _MARGIN = 12, 112
 
 
-def sharing_map(
-    cache: PagedKVCache, sequences: Iterable[Sequence] | None = None, decode: Decode | None = None
-) -> Picture:
-    """Draw sequences as lines of pages that part where the sequences part: the tree of forks and of shared prefixes.
+def sharing_map(cache: PagedKVCache, decode: Decode | None = None) -> Picture:
+    """Draw live sequences as lines of pages that part where they part: the tree of forks and of shared prefixes.
 
     If the cache keeps a log, sequences are called what the log calls them: an engine's after their requests.
     """
-    chosen = sorted(cache.sequences if sequences is None else sequences, key=lambda each: each.id)
+    chosen = sorted(cache.sequences, key=lambda each: each.id)
     names = sequence_names(cache.events)
     rows = rows_of(chosen, decode)
     for row, sequence in zip(rows, chosen, strict=True):

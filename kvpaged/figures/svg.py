@@ -39,10 +39,10 @@ def box(x: float, y: float, width: float, height: float) -> str:
     return steps("M", x, y, "h", width, "v", height, "h", -width, "z")
 
 
-def hatch(x: float, y: float, width: float, height: float, gap: float = 5) -> str:
+def hatch(x: float, y: float, width: float, height: float) -> str:
     """Diagonal lines that fill a rectangle, as steps of a path of class h."""
     lines = []
-    offset = gap
+    offset = gap = 5.0
     while offset < width + height:
         x1, y1 = x + max(0.0, offset - height), y + min(offset, height)
         lines.append(steps("M", x1, y1, "L", x + min(offset, width), y + max(0.0, offset - width)))

@@ -22,16 +22,14 @@ def open_storage(
     model: LanguageModel,
     num_pages: int,
     page_size: int,
-    dtype: torch.dtype | None = None,
     kind: type[PageStorage] = PageStorage,
 ) -> PageStorage:
-    """The storage whose pages fit a model's K and V; `dtype` is the model's own unless given.
+    """The storage whose pages fit a model's K and V, in its dtype.
 
     Raises ValueError as `PageStorage` does.
     """
     config = model.config
-    dtype = model.dtype if dtype is None else dtype
-    return kind(num_pages, page_size, config.num_layers, config.num_kv_heads, config.head_dim, dtype)
+    return kind(num_pages, page_size, config.num_layers, config.num_kv_heads, config.head_dim, model.dtype)
 
 
 @torch.no_grad()

@@ -23,7 +23,6 @@ class ModelConfig:
     rope_theta: float = 10000.0
     rms_norm_eps: float = 1e-6
     tie_word_embeddings: bool = False
-    bos_token_id: int | None = None
     eos_token_id: int | None = None
 
     @property
@@ -80,7 +79,6 @@ class ModelConfig:
             rope_theta=_rope_theta(raw),
             rms_norm_eps=_positive(raw, "rms_norm_eps", cls.rms_norm_eps),
             tie_word_embeddings=_flag(raw, "tie_word_embeddings"),
-            bos_token_id=_one_token(raw, "bos_token_id"),
             eos_token_id=_one_token(raw, "eos_token_id"),
         )
 

@@ -34,7 +34,7 @@ def save_recall(model: Decoder, tokenizer: Tokenizer, folder: Path) -> None:
         "rope_theta": config.rope_theta,
         "rms_norm_eps": config.rms_norm_eps,
         "tie_word_embeddings": config.tie_word_embeddings,
-        "bos_token_id": config.bos_token_id,
+        "bos_token_id": None,
         "eos_token_id": config.eos_token_id,
         "dtype": "float32",
     }

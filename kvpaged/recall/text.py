@@ -118,9 +118,6 @@ def make_story(
     *,
     kinds: Sequence[str] = KINDS,
     earlier: Sequence[Fact] = (),
-    names: Sequence[str] = NAMES,
-    things: Sequence[str] = THINGS,
-    places: Sequence[str] = PLACES,
 ) -> Story:
     """A story of `num_facts` sentences and `num_questions` questions; the same arguments give the same story.
 
@@ -130,15 +127,15 @@ def make_story(
     """
     rng = random.Random(seed)
     hidden = {fact.thing for fact in earlier}
-    free = [thing for thing in things if thing not in hidden]
+    free = [thing for thing in THINGS if thing not in hidden]
     if num_facts > len(free):
         raise ValueError(f"{num_facts} facts need as many things, and {len(free)} are left: ask for fewer facts")
-    facts = tuple(_hide(thing, names, places, rng) for thing in rng.sample(free, num_facts))
+    facts = tuple(_hide(thing, NAMES, PLACES, rng) for thing in rng.sample(free, num_facts))
     known = [*earlier, *facts]
     if num_questions and not known:
         raise ValueError(f"{num_questions} questions need a fact to ask about: ask for one fact at least")
     asked = _in_turns(known, rng)
-    questions = tuple(ask(next(asked), rng.choice(kinds), rng.choice(names)) for _ in range(num_questions))
+    questions = tuple(ask(next(asked), rng.choice(kinds), rng.choice(NAMES)) for _ in range(num_questions))
     text = " ".join(fact.text for fact in facts)
     return Story(facts, " " + text if earlier and facts else text, questions)
 

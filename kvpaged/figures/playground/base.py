@@ -9,6 +9,8 @@ from ipywidgets import HTML, Button, HBox, Layout, VBox, Widget
 from kvpaged.figures.picture import Picture
 from kvpaged.page_pool import OutOfPages
 
+PAGE_SIZE = 4  # few slots, so that a short text fills several pages
+
 
 class Playground(ABC):
     """Controls above a picture. On a page where no kernel answers, a note and the picture stand in their place."""

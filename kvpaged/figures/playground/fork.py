@@ -8,7 +8,7 @@ from kvpaged.cache import PagedKVCache
 from kvpaged.events import EventKind, EventLog
 from kvpaged.figures.language import count_of, owner_name
 from kvpaged.figures.picture import Picture
-from kvpaged.figures.playground.base import Playground
+from kvpaged.figures.playground.base import PAGE_SIZE, Playground
 from kvpaged.figures.rows import Decode
 from kvpaged.figures.sharing_map import sharing_map
 
@@ -25,10 +25,9 @@ class ForkPlayground(Playground):
         decode: Decode,
         prompt: str = "Ada hid the coin in the",
         num_pages: int = 16,
-        page_size: int = 4,
     ) -> None:
         self._encode, self._decode = encode, decode
-        self.cache = PagedKVCache(num_pages, page_size, prefix_caching=False, events=EventLog())
+        self.cache = PagedKVCache(num_pages, PAGE_SIZE, prefix_caching=False, events=EventLog())
         a = self.cache.sequence(encode(prompt))
         a.mark_computed()
         look = {"layout": Layout(width="auto"), "style": {"description_width": "initial"}}

@@ -7,7 +7,7 @@ from ipywidgets import Layout, Text
 from kvpaged.cache import PagedKVCache
 from kvpaged.figures.language import count_of
 from kvpaged.figures.picture import Picture
-from kvpaged.figures.playground.base import Playground
+from kvpaged.figures.playground.base import PAGE_SIZE, Playground
 from kvpaged.figures.prefix_trie import prefix_trie
 from kvpaged.figures.rows import Decode
 from kvpaged.page_table import pages_for
@@ -25,9 +25,8 @@ class PrefixPlayground(Playground):
         decode: Decode,
         first: str = "Ada hid the coin in the attic.",
         second: str = "Ada hid the coin under the bed.",
-        page_size: int = 4,
     ) -> None:
-        self._encode, self._decode, self._page_size = encode, decode, page_size
+        self._encode, self._decode = encode, decode
         look = {"layout": Layout(width="100%"), "style": {"description_width": "initial"}, "continuous_update": False}
         self.first = Text(first, description="first prompt (A)", **look)
         self.second = Text(second, description="second prompt (B)", **look)
@@ -43,8 +42,8 @@ class PrefixPlayground(Playground):
     def serve(self) -> str:
         """Begin anew, and serve the two prompts."""
         prompts = [self._encode(field.value) for field in (self.first, self.second)]
-        num_pages = sum(pages_for(len(prompt), self._page_size) for prompt in prompts)
-        cache = PagedKVCache(num_pages + 1, self._page_size)
+        num_pages = sum(pages_for(len(prompt), PAGE_SIZE) for prompt in prompts)
+        cache = PagedKVCache(num_pages + 1, PAGE_SIZE)
         a = cache.sequence(prompts[0])
         a.mark_computed()
         a.release()

@@ -11,7 +11,7 @@ FREE, CACHED, OWNED = "·", "░", "█"
 _STYLES = {FREE: "dim", CACHED: "cyan", OWNED: "green"}
 
 
-def page_map(cache: PagedKVCache, width: int, max_rows: int) -> Group:
+def pool_map(cache: PagedKVCache, width: int, max_rows: int) -> Group:
     """Pages in the order of their ids, `width` to a row, with a legend; what does not fit is only counted.
 
     16 to 64 pages to a row and 1 to 16 rows, whatever the terminal is like.
