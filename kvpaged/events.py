@@ -1,8 +1,7 @@
 """What happened to memory, in order. The log holds enough to rebuild every state the memory went through."""
 
 import json
-from collections.abc import Iterator
-from enum import StrEnum
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 from zlib import crc32
@@ -10,10 +9,11 @@ from zlib import crc32
 FORMAT, VERSION = "kvpaged event log", 2
 
 
-class EventKind(StrEnum):
-    """What an event says; in brackets, which fields of `Event` it uses besides `sequence`.
+class EventKind:
+    """The words for what an event says; in brackets, which fields of `Event` it uses besides `sequence`.
 
-    Rooms above add kinds of their own: the log takes any word.
+    Plain strings: to look up an Enum's member would cost as much as to write the event down. Rooms above add kinds of
+    their own: the log takes any word.
     """
 
     BEGIN = "begin"  # a sequence starts [tokens: its prompt; number: how many of them the prefix cache knew]
@@ -29,6 +29,9 @@ class EventKind(StrEnum):
     EVICT = "evict"  # the prefix cache gives pages back [pages]
 
 
+Fields = tuple[str, int | None, tuple[int, ...], tuple[int, ...], int]
+
+
 class Event(NamedTuple):
     """One thing that happened. Fields an event does not use are empty."""
 
@@ -42,16 +45,23 @@ class Event(NamedTuple):
 class EventLog:
     """Events in the order in which they happened; a log that is not recording stays empty and costs nothing.
 
+    listeners: called with each event as it happens, a plain tuple of `Event`'s fields. (An Event costs four times as
+    much to make, and most listeners want a field or two.) A log that is recording is its own first listener.
     about: what a reader of a saved log needs beside the events, as JSON. The cache says `page_size` and `num_pages`;
     `words`, from token ids (as strings) to texts, is for whoever knows them.
     """
 
-    __slots__ = ("_events", "about", "recording")
+    __slots__ = ("_events", "about", "listeners")
 
     def __init__(self, recording: bool = True) -> None:
-        self.recording = recording
+        self._events: list[Fields] = []
+        self.listeners: list[Callable[[Fields], object]] = [self._events.append] if recording else []
         self.about: dict[str, Any] = {}
-        self._events: list[tuple[str, int | None, tuple[int, ...], tuple[int, ...], int]] = []
+
+    @property
+    def recording(self) -> bool:
+        """Whether events are written down."""
+        return self._events.append in self.listeners
 
     def add(
         self,
@@ -61,9 +71,9 @@ class EventLog:
         tokens: tuple[int, ...] = (),
         number: int = 0,
     ) -> None:
-        """Write one event down, if the log is recording."""
-        if self.recording:
-            self._events.append((kind, sequence, pages, tokens, number))  # an Event costs four times as much to make
+        """Tell the listeners of one event."""
+        for listener in self.listeners:
+            listener((kind, sequence, pages, tokens, number))
 
     def save(self, path: str | Path) -> None:
         """Write the log to a file: a line of JSON that says what it is, then a line for each event."""

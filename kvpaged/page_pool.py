@@ -70,7 +70,16 @@ class PagePool:
             raise ValueError(f"cannot allocate {n} pages; ask for 0 or more")
         if n > self.num_free:
             raise OutOfPages(self._shortage(n))
-        return [self.allocate() for _ in range(n)]
+        pages, released, counts = [], self._released, self.ref_counts
+        for _ in range(n):  # what `allocate` does, without a call for each page
+            if released:
+                page_id = released.pop()
+                counts[page_id] = 1
+            else:
+                page_id = len(counts)
+                counts.append(1)
+            pages.append(page_id)
+        return pages
 
     def share(self, page_id: int) -> None:
         """Add an owner. Raises ValueError for a page that nobody owns (allocate it) or that does not exist."""

@@ -19,7 +19,7 @@ import numpy as np
 from torch import Tensor
 
 from kvpaged.cache import PagedKVCache
-from kvpaged.events import EventKind, EventLog
+from kvpaged.events import EventKind, Fields
 from kvpaged.page import PageStorage, Rows, as_slots
 from kvpaged.page_table import pages_for
 from kvpaged.sequence import Sequence
@@ -59,7 +59,7 @@ class PoisonedStorage(PageStorage):
         self._computed = np.zeros((self.num_layers, self.num_pages, self.page_size), dtype=bool)
         self._holders: dict[int, list[tuple[Sequence, int]]] | None = None  # by page; None when something changed
         self._poison(range(self.num_pages))
-        cache.events = cache.prefix.events = _Watch(self, cache.events)
+        cache.events.listeners.append(self.notice)
 
     def write(self, layer: int, slot_mapping: Listed[int] | Tensor, keys: Tensor, values: Tensor) -> None:
         """Store K and V of tokens that are reserved and not computed, in pages that their sequences own alone."""
@@ -97,8 +97,9 @@ class PoisonedStorage(PageStorage):
                     "no live sequence has such a table, so somebody reads what is not his"
                 )
 
-    def notice(self, kind: str, sequence_id: int | None, pages: tuple[int, ...], number: int) -> None:
+    def notice(self, event: Fields) -> None:
         """Follow what the cache does: called after each event."""
+        kind, sequence_id, pages, _, number = event
         self._holders = None
         if kind in (EventKind.RELEASE, EventKind.TRUNCATE, EventKind.EVICT):
             self._poison(page_id for page_id in pages if not self._watched.pool.ref_count(page_id))
@@ -174,25 +175,6 @@ class PoisonedStorage(PageStorage):
                 f"token {token} of {reader} is slot {slot} of page {page_id}, which nobody has computed in layer "
                 f"{layer} since the page was allocated{free}"
             )
-
-
-class _Watch(EventLog):
-    """Writes to the log that was there before, if it is recording, and tells the storage of every event."""
-
-    def __init__(self, storage: PoisonedStorage, log: EventLog) -> None:
-        super().__init__()
-        self._storage, self._log, self._events = storage, log, log._events
-
-    def add(
-        self,
-        kind: str,
-        sequence: int | None = None,
-        pages: tuple[int, ...] = (),
-        tokens: tuple[int, ...] = (),
-        number: int = 0,
-    ) -> None:
-        self._log.add(kind, sequence, pages, tokens, number)
-        self._storage.notice(kind, sequence, pages, number)
 
 
 def _listed(values: Listed[Any] | Tensor) -> list[Any]:

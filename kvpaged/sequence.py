@@ -109,10 +109,10 @@ class Sequence:
         sequence._num_cached_pages = match.num_tokens // table.page_size
         sequence._cached_path = match.full
         memory.prefix.touch(match)
-        if memory.events.recording:
+        if memory.events.listeners:
             memory.events.add(EventKind.BEGIN, sequence.id, (), tuple(tokens), match.num_tokens)
-            if match.page_ids:
-                memory.events.add(EventKind.SHARE, sequence.id, tuple(match.page_ids))
+        if match.page_ids:
+            memory.events.add(EventKind.SHARE, sequence.id, tuple(match.page_ids))
         sequence._occupy(pages, num_new)
         return sequence
 
@@ -136,7 +136,8 @@ class Sequence:
             self._require_live()
             self._occupy(_make_room(self._memory, table, 1), 1)
         self.tokens.append(token)
-        if self._events.recording:
+        # An event made for nobody would cost as much as all the rest.
+        if self._events.listeners:
             self._events.add(EventKind.APPEND, self.id, (), (token,))
 
     def mark_computed(self, n: int | None = None) -> None:
@@ -153,8 +154,7 @@ class Sequence:
         if n <= self.num_computed:
             return
         self.num_computed = n
-        if self._events.recording:
-            self._events.add(EventKind.COMPUTE, self.id, (), (), n)
+        self._events.add(EventKind.COMPUTE, self.id, (), (), n)
         if n // self.table.page_size > self._num_cached_pages and self._memory.prefix_caching:
             self._cache_computed(n // self.table.page_size * self.table.page_size)
 
@@ -180,8 +180,7 @@ class Sequence:
         child.num_cached_tokens = self.num_cached_tokens
         child._num_cached_pages = self._num_cached_pages
         child._cached_path = self._cached_path
-        if self._events.recording:
-            self._events.add(EventKind.FORK, self.id, tuple(table.page_ids), (), child.id)
+        self._events.add(EventKind.FORK, self.id, tuple(table.page_ids), (), child.id)
         return child
 
     def truncate(self, length: int) -> None:
@@ -199,8 +198,7 @@ class Sequence:
             self._cached_path = self._cached_path.parent
             self._num_cached_pages -= 1
         self._pool.release_many(reversed(dropped))
-        if self._events.recording:
-            self._events.add(EventKind.TRUNCATE, self.id, tuple(dropped), (), length)
+        self._events.add(EventKind.TRUNCATE, self.id, tuple(dropped), (), length)
 
     def release(self) -> None:
         """Give every page back. What was computed, the prefix cache keeps, with the partly filled last page.
@@ -218,8 +216,7 @@ class Sequence:
         self._released = True
         self._memory.sequences.discard(self)
         self._pool.release_many(reversed(pages))  # so that the next to allocate gets them in their old order
-        if self._events.recording:
-            self._events.add(EventKind.RELEASE, self.id, tuple(pages))
+        self._events.add(EventKind.RELEASE, self.id, tuple(pages))
 
     def _page_of(self, token_index: int) -> int:
         return self.table.page_ids[token_index // self.table.page_size]
@@ -241,15 +238,14 @@ class Sequence:
 
     def _occupy(self, pages: list[int], num_tokens: int) -> None:
         """Map more tokens into the room that `_make_room` found for them. Cannot fail."""
-        table, pool, recording = self.table, self._pool, self._events.recording
-        if pages and recording:
+        table, pool = self.table, self._pool
+        if pages:
             self._events.add(EventKind.ALLOCATE, self.id, tuple(pages))
         if _must_copy(pool, table):
             source, target = table.page_ids[-1], pages[0]
             table.page_ids[-1] = target
             pool.release(source)
-            if recording:
-                self._events.add(EventKind.COPY, self.id, (source, target), (), table.num_tokens % table.page_size)
+            self._events.add(EventKind.COPY, self.id, (source, target), (), table.num_tokens % table.page_size)
             pages = pages[1:]
         table.extend(pages, num_tokens)
 

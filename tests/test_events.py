@@ -31,6 +31,20 @@ def test_a_log_says_how_long_it_is_and_whether_it_grows() -> None:
     assert repr(silent) == "EventLog(0 events, not recording)"
 
 
+def test_who_listens_is_told_of_each_event_whether_the_log_is_recording_or_not() -> None:
+    for recording in (True, False):
+        cache, told = PagedKVCache(8, 4, events=EventLog(recording)), []
+        cache.sequence([1, 2, 3]).release()
+        cache.events.listeners.append(told.append)
+        sequence = cache.sequence([1, 2, 3])
+        sequence.append(4)
+        sequence.release()
+        assert [kind for kind, *_ in told] == ["begin", "allocate", "append", "release"]
+        assert told[0] == ("begin", 1, (), (1, 2, 3), 0)
+        assert cache.events.recording == recording
+        assert list(cache.events)[3:] == (told if recording else [])
+
+
 def test_every_event_says_who_which_pages_which_tokens_and_how_many(tmp_path: Path) -> None:
     cache = PagedKVCache(8, 4, events=EventLog())
     first = cache.sequence(range(10))

@@ -48,9 +48,9 @@ def cut(thing, **options):
 
 def test_a_cut_takes_a_statement_with_its_block_and_says_what_it_was():
     whole = cut(Sequence.append)
-    shown = cut(Sequence.append, leave_out={"if self._events.recording:": "recording"})
-    assert whole.split("\n")[:-2] == shown.split("\n")[:-1]
-    assert whole.split("\n")[-2].strip() == "if self._events.recording:"
+    shown = cut(Sequence.append, leave_out={"if self._events.listeners:": "recording"})
+    assert whole.split("\n")[:-3] == shown.split("\n")[:-1]
+    assert whole.split("\n")[-2].strip() == "if self._events.listeners:"
     assert shown.split("\n")[-1] == "    # … recording"
 
 

@@ -50,7 +50,7 @@ def show_source(
 ) -> Source:
     """Show functions, methods or classes of this package; what stands in one file stands in one block.
 
-    leave_out: what to cut, and what to call it. `{"if self._events.recording:": "recording"}` puts the line
+    leave_out: what to cut, and what to call it. `{"if self._events.listeners:": "recording"}` puts the line
     `# … recording` in place of every statement that begins so, with its block and the comment above it. A branch
     (`else:`), or a comment that stands alone, is cut by its beginning too.
     Raises ValueError for what is not from kvpaged and for a cut that finds nothing, TypeError for what has no source.
