@@ -15,6 +15,7 @@ from statistics import NormalDist
 from typing import NamedTuple
 
 from kvpaged.checks import positive_int
+from kvpaged.lab.measured import MeasuredLengths
 
 # Of the recall model's vocabulary, words that are one token each behind a space for the tokenizers of GPT-2, GPT-4,
 # GPT-4o, Llama 2 and Llama 3 as well. The first word of a text has no space before it, and may be two.
@@ -98,8 +99,8 @@ class Lengths:
 class Traffic(NamedTuple):
     """How long prompts and outputs are."""
 
-    prompt: Lengths
-    output: Lengths
+    prompt: Lengths | MeasuredLengths
+    output: Lengths | MeasuredLengths
 
     def draw(self, count: int, seed: int = 0) -> list[tuple[int, int]]:
         """Return prompt and output lengths of so many requests."""
