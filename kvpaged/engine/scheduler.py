@@ -49,7 +49,7 @@ class Scheduler:
         self.num_speculative_tokens = num_speculative_tokens
         self.waiting: list[Branch] = []
         self.running: list[Branch] = []
-        self._cache = cache
+        self.cache = cache
         self._counters = counters
         self._seats = 0  # taken by running branches, those that will fork from them included
 
@@ -87,7 +87,7 @@ class Scheduler:
     def preempt(self, branch: Branch) -> None:
         """Take a running branch's pages; it waits, unless it has nothing to compute."""
         assert branch.sequence is not None
-        self._cache.events.add(EngineEvent.PREEMPT, branch.sequence.id, number=branch.request.id)
+        self.cache.events.add(EngineEvent.PREEMPT, branch.sequence.id, number=branch.request.id)
         branch.request.metrics.preemptions += 1
         self._counters.preemptions += 1
         self._stop(branch)
@@ -116,14 +116,14 @@ class Scheduler:
             elif branch.candidates is None:
                 decoding.append(branch)
         chunks: list[Chunk] = []
-        budget = self._schedule_decodes(decoding, chunks)
+        budget = self.schedule_decodes(decoding, chunks)
         for branch in prefilling:
             if budget and branch.sequence is not None:  # it may have been preempted since
                 budget -= self._schedule_prompt(branch, branch.sequence, budget, chunks)
         self._admit(budget, chunks, [branch.sequence for branch in prefilling if branch.sequence is not None])
         return chunks
 
-    def _schedule_decodes(self, branches: list[Branch], chunks: list[Chunk]) -> int:
+    def schedule_decodes(self, branches: list[Branch], chunks: list[Chunk]) -> int:
         """Schedule a token for each branch that decodes, oldest first; return what is left of the budget."""
         budget = self.max_batched_tokens
         for index, branch in enumerate(branches):
@@ -135,7 +135,7 @@ class Scheduler:
                     sequence.append(branch.output[-1])
                     break
                 except OutOfPages:
-                    self._preempt_last()
+                    self.preempt_last()
                     sequence = branch.sequence  # None, if the last was the branch itself
             if sequence is None:
                 continue
@@ -147,7 +147,7 @@ class Scheduler:
             budget -= 1 + num_drafts
         return budget
 
-    def _preempt_last(self) -> None:
+    def preempt_last(self) -> None:
         """Preempt who arrived last; of a request's branches, first those that have nothing to compute."""
         self.preempt(max(self.running, key=lambda each: (each.request.id, each.candidates is not None, each.index)))
 
@@ -176,7 +176,7 @@ class Scheduler:
         """Let waiting branches run, oldest first, while there is budget, a seat, and room for their tokens."""
         if not self.waiting:
             return
-        page_size, caching = self._cache.page_size, self._cache.prefix_caching
+        page_size, caching = self.cache.page_size, self.cache.prefix_caching
         by_first_page: defaultdict[object, list[Sequence]] = defaultdict(list)
         for sequence in prefilling if caching else ():
             by_first_page[sequence.cache_salt, tuple(sequence.tokens[:page_size])].append(sequence)
@@ -196,8 +196,8 @@ class Scheduler:
 
     def _is_being_computed(self, branch: Branch, tokens: list[int], others: list[Sequence]) -> bool:
         """Whether full pages that this branch can use will be cached soon, and are not yet: then it pays to wait."""
-        page_size, usable = self._cache.page_size, len(tokens) - 1
-        num_cached = self._cache.prefix.match(tokens[:usable], branch.request.cache_salt).num_tokens
+        page_size, usable = self.cache.page_size, len(tokens) - 1
+        num_cached = self.cache.prefix.match(tokens[:usable], branch.request.cache_salt).num_tokens
         for other in others:
             shared = 0
             for start in range(0, min(usable, len(other) // page_size * page_size), page_size):
@@ -213,7 +213,7 @@ class Scheduler:
         """Give a branch a sequence, if there are pages for it."""
         request, counters = branch.request, self._counters
         try:
-            sequence = self._cache.sequence(tokens, request.cache_salt)
+            sequence = self.cache.sequence(tokens, request.cache_salt)
         except OutOfPages:
             return None
         if request.metrics.first_scheduled is None:
@@ -223,7 +223,7 @@ class Scheduler:
             counters.cached_tokens += sequence.num_cached_tokens
         else:
             counters.recovered_tokens += sequence.num_cached_tokens
-        self._cache.events.add(EngineEvent.ADMIT, sequence.id, number=request.id)
+        self.cache.events.add(EngineEvent.ADMIT, sequence.id, number=request.id)
         branch.sequence = sequence
         self.run(branch)
         return sequence

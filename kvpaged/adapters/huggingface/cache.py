@@ -63,7 +63,7 @@ class PagedCache(Cache):
         """
         if not isinstance(memory.storage, PageStorage):
             raise ValueError("this memory keeps books only: open it with storage=open_storage(served, ...)")
-        super().__init__(layers=[_PagedLayer(self, layer) for layer in range(served.config.num_layers)])
+        super().__init__(layers=[PagedLayer(self, layer) for layer in range(served.config.num_layers)])
         self.memory = memory
         self.computed_tokens = self.gathered_pages = self.num_forks = 0
         self._served = served
@@ -99,7 +99,7 @@ class PagedCache(Cache):
         """Give the pages back; the prefix cache keeps what was computed. This cache is of no more use then."""
         for hook in self._hooks:
             hook.remove()
-        self._pick([])
+        self.pick([])
 
     def __enter__(self) -> PagedCache:
         return self
@@ -113,15 +113,15 @@ class PagedCache(Cache):
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         """Let row i go on as row beam_idx[i]. No K and V move: a row is a name for a sequence."""
-        self._pick(beam_idx.tolist())
+        self.pick(beam_idx.tolist())
 
     def batch_select_indices(self, indices: Tensor) -> None:
         """Keep the rows named, in that order."""
-        self._pick(torch.arange(len(self._rows))[indices].tolist())
+        self.pick(torch.arange(len(self._rows))[indices].tolist())
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         """Let each row go on `repeats` times."""
-        self._pick([index for index in range(len(self._rows)) for _ in range(repeats)])
+        self.pick([index for index in range(len(self._rows)) for _ in range(repeats)])
 
     def crop(self, tokens_to_remove: int) -> None:
         """Forget as many columns as the negative number says: speculative decoding's rollback.
@@ -241,7 +241,7 @@ class PagedCache(Cache):
             for new, (prompt, padding) in zip(tokens, prompts, strict=True)
         )
 
-    def _pick(self, indices: list[int]) -> None:
+    def pick(self, indices: list[int]) -> None:
         """Let row i go on as what row indices[i] was; release the sequences that no row goes on with."""
         rows = [self._rows[index] for index in indices]
         kept = {row.sequence for row in rows}
@@ -251,7 +251,7 @@ class PagedCache(Cache):
         self._rows = rows
 
 
-class _PagedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
+class PagedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
     """One layer of a `PagedCache`, as transformers wants it."""
 
     is_croppable = True

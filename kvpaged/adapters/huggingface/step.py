@@ -62,7 +62,7 @@ class Step:
                 f"{max_tokens} only (its context, or its sliding window): generate fewer"
             )
         self.num_tokens = sum(self._stops) - sum(self._starts)
-        self._reserve(rows, tokens)
+        self.reserve(rows, tokens)
         self._plan()
 
     def write(self, layer: int, keys: Tensor, values: Tensor) -> None:
@@ -122,7 +122,7 @@ class Step:
         for sequence, length in self._lengths.items():
             sequence.truncate(length)
 
-    def _reserve(self, rows: Sequence[Row], tokens: Sequence[Sequence[int]]) -> None:
+    def reserve(self, rows: Sequence[Row], tokens: Sequence[Sequence[int]]) -> None:
         """Rows of one sequence stay one while they get the same tokens; where they part, all but one go on as forks."""
         appended: list[tuple[PagedSequence, tuple[int, ...]]] = []
         for row, start, stop, new in zip(rows, self._starts, self._stops, tokens, strict=True):
