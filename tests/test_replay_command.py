@@ -9,6 +9,7 @@ import pytest
 
 from kvpaged import EventLog, PagedKVCache, Replay
 from kvpaged.cli import main
+from kvpaged.engine import Engine, Request
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -79,13 +80,17 @@ def test_a_run_is_written_down_with_the_words_of_its_tokens(
 def test_a_run_that_is_interrupted_is_written_down_as_far_as_it_went(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(*_: object) -> None:
-        raise KeyboardInterrupt
+    step = Engine.step
 
-    monkeypatch.setattr("kvpaged.engine.engine.Engine._commit", interrupted)
+    def interrupted(engine: Engine) -> list[Request]:
+        if engine.metrics().generated_tokens == 3:
+            raise KeyboardInterrupt
+        return step(engine)
+
+    monkeypatch.setattr(Engine, "step", interrupted)
     log = tmp_path / "run.log"
     assert run(capsys, "generate", "Ada hid the coin", "--events", str(log))[0] == 130
-    assert "allocate" in {event.kind for event in EventLog.load(log)}
+    assert [event.kind for event in EventLog.load(log)].count("step") == 3
 
 
 def test_replaying_needs_no_torch(log: Path) -> None:
