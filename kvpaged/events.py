@@ -1,4 +1,4 @@
-"""What happened to memory, in order. The log holds enough to rebuild every state the memory went through."""
+"""What happened to memory, in order: a log that can be saved, and from which every state can be rebuilt."""
 
 import json
 from collections.abc import Callable, Iterator

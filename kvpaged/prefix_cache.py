@@ -1,4 +1,4 @@
-"""Pages whose K and V are worth keeping, found again by the tokens they hold.
+"""Pages whose K and V are worth keeping: found again by the tokens they hold, evicted when pages are short.
 
 A trie whose edges are pages of tokens. K and V of a token depend on every token before it, so a page may be reused
 exactly where the whole path from the root is the same: that is what walking down the trie checks, token by token::

@@ -25,6 +25,6 @@ def test_the_readme_gives_the_two_commands() -> None:
     assert "pip install -r requirements.txt && pytest" in README
 
 
-@pytest.mark.parametrize("path", re.findall(r"\]\(([^)#:]+)\)", README))
+@pytest.mark.parametrize("path", sorted(set(re.findall(r"\]\(([^)#:]+)\)", README))))
 def test_the_readmes_links_lead_somewhere(path: str) -> None:
     assert (Path(__file__).parent.parent / path).is_file()

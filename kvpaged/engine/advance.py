@@ -1,4 +1,4 @@
-"""From logits to tokens: what each branch goes on with, and which requests end.
+"""The end of a step: the tokens that each branch goes on with, and which requests end.
 
 First it is worked out what everybody gets, and nobody has it yet; then it is given.
 """

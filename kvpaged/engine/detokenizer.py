@@ -1,4 +1,4 @@
-"""Tokens to text, as they come."""
+"""Tokens to text, as they come, as far as a stop string."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Many requests at once, from one pool of pages."""
+"""The engine: requests are submitted, and each step is one forward pass for many of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From logits to tokens. What is drawn for a row depends on that row and its request's seed alone."""
+"""Which token a row of logits gives: temperature, top-k, top-p, and a draw from the request's own seed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who computes what in the next step, and who must wait or go.
+"""Who computes what in the next step, who must wait, and who is preempted.
 
 The oldest branch never loses its pages to another, and `Engine` lets in only what fits the pool alone: so the oldest
 always gets on, down to a pool that holds no more than it. That is why everything ends.

@@ -1,4 +1,4 @@
-"""Memory over time."""
+"""Memory over time: pages in use, kept by the prefix cache, saved by sharing."""
 
 from collections.abc import Iterable, Mapping
 

@@ -1,4 +1,4 @@
-"""A Llama-architecture decoder in plain PyTorch."""
+"""Our own model: a Llama-architecture decoder, its checkpoints, and greedy generation with it."""
 
 from kvpaged.model.config import ModelConfig
 from kvpaged.model.decoder import Attend, Decoder

@@ -1,5 +1,6 @@
-"""An induction head, laid into the weights before training (Olsson et al. 2022, "In-context learning and induction
-heads").
+"""The circuit that answers from the context, an induction head, laid into the weights before training.
+
+See Olsson et al. (2022), "In-context learning and induction heads".
 
 A decoder this small, trained from random weights, sits for thousands of steps at guessing among the facts. It learns
 at once when it starts with the circuit it would have to find:
