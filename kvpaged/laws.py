@@ -40,7 +40,8 @@ def check(pool: PagePool, prefix: PrefixCache, sequences: Iterable[Sequence]) ->
         num_free += not counted
         owners = ", ".join(claim.owner for claim in owned) or "nobody"
         assert counted == len(owned), (
-            f"law 1: page {page_id} has {counted} references in the pool, but {len(owned)} owners: {owners}"
+            f"law 1: page {page_id} has {counted} reference{'s' * (counted != 1)} in the pool, "
+            f"but {len(owned)} owner{'s' * (len(owned) != 1)}: {owners}"
         )
         _agree(page_id, owned)
     assert num_free == pool.num_free, (

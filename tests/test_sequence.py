@@ -393,7 +393,7 @@ def test_check_finds_a_page_whose_owner_is_gone() -> None:
     sequence = cache.sequence(range(3))
     sequence.table.truncate(0)  # and did not give the page back
     sequence.tokens.clear()
-    with pytest.raises(AssertionError, match="law 1: page 0 has 1 references in the pool, but 0 owners: nobody"):
+    with pytest.raises(AssertionError, match="law 1: page 0 has 1 reference in the pool, but 0 owners: nobody"):
         cache.check()
 
 
@@ -401,7 +401,7 @@ def test_check_finds_a_reference_taken_behind_the_holders_backs() -> None:
     cache = PagedKVCache(4, 4)
     sequence = cache.sequence(range(3))
     cache.pool.share(sequence.table.page_ids[0])
-    with pytest.raises(AssertionError, match="law 1: page 0 has 2 references in the pool, but 1 owners: sequence 0"):
+    with pytest.raises(AssertionError, match="law 1: page 0 has 2 references in the pool, but 1 owner: sequence 0"):
         cache.check()
 
 

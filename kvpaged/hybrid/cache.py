@@ -55,7 +55,8 @@ class GroupedKVCache:
             counted, owned = self.pool.ref_count(page_id), claims[page_id]
             owners = ", ".join(owner for owner, _, _ in owned) or "nobody"
             assert counted == len(owned), (
-                f"law 1: page {page_id} has {counted} references in the pool, but {len(owned)} owners: {owners}"
+                f"law 1: page {page_id} has {counted} reference{'s' * (counted != 1)} in the pool, "
+                f"but {len(owned)} owner{'s' * (len(owned) != 1)}: {owners}"
             )
             assert len({held for _, held, _ in owned}) <= 1, f"law 2: page {page_id} is not the same to {owners}"
             assert len(owned) < 2 or owned[0][2], f"law 3: page {page_id} of {owners} is shared, but not finished"
