@@ -320,6 +320,14 @@ def test_what_is_not_installed_is_told_with_the_command_that_installs_it(missing
     assert found.stderr == f"error: {missing} is not installed: pip install 'kvpaged[cli]'\n"
 
 
+@pytest.mark.parametrize("room", ["engine", "model"])
+def test_a_room_that_needs_torch_says_what_to_install(room: str) -> None:
+    script = f"import sys; sys.modules['torch'] = None; import kvpaged.{room}"
+    found = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True)
+    told = "torch is not installed, and the model and the engine need it: pip install 'kvpaged[torch]'"
+    assert found.stderr.splitlines()[-1] == f"ModuleNotFoundError: {told}"
+
+
 def test_the_map_stays_in_sight_however_long_the_texts_are() -> None:
     console = Console(width=60, height=24, file=io.StringIO())
     cache = PagedKVCache(num_pages=2000, page_size=16)

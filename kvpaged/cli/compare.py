@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING, Annotated
@@ -99,59 +100,48 @@ class _Counted:
 
 
 def _run_all(model: LanguageModel, prompt: list[int], max_tokens: int, branches: int, page_size: int) -> list[Result]:
-    from kvpaged.naive_cache import GrowingCache, NoCache, ReservedCache
-
-    config = model.config
-    shape = (config.num_layers, config.num_kv_heads, config.head_dim)
-    contiguous: dict[str, ContiguousCache] = {
-        "none": NoCache(),
-        "growing": GrowingCache(*shape),
-        "reserved": ReservedCache(config.max_position_embeddings, *shape),
-    }
-    results = [_contiguous(name, cache, model, prompt, max_tokens, branches) for name, cache in contiguous.items()]
-    return [*results, _paged(page_size, model, prompt, max_tokens, branches)]
-
-
-def _contiguous(
-    name: str,
-    cache: ContiguousCache,
-    model: LanguageModel,
-    prompt: list[int],
-    max_tokens: int,
-    branches: int,
-) -> Result:
-    from kvpaged.model.compute import generate_cached, last_logits
-
-    counted, start = _Counted(model), perf_counter()
-    likeliest = last_logits(counted, cache, prompt).topk(branches).indices.tolist()
-    caches = [cache, *(cache.clone() for _ in range(branches - 1))]
-    tokens = [
-        [token, *generate_cached(counted, [*prompt, token], max_tokens - 1, each)]
-        for token, each in zip(likeliest, caches, strict=True)
-    ]
-    seconds = perf_counter() - start
-    held, copied = sum(each.num_bytes for each in caches), sum(each.bytes_copied for each in caches)
-    return Result(name, tokens, counted.computed, held, copied, seconds)
-
-
-def _paged(page_size: int, model: LanguageModel, prompt: list[int], max_tokens: int, branches: int) -> Result:
+    """Each way: compute the prompt, branch at its likeliest next tokens, and continue every branch."""
     from kvpaged.cache import PagedKVCache
-    from kvpaged.model.compute import compute, continue_paged, open_storage
+    from kvpaged.model.compute import compute, continue_paged, generate_cached, last_logits, open_storage
+    from kvpaged.naive_cache import GrowingCache, NoCache, ReservedCache
     from kvpaged.page_table import pages_for
 
-    num_pages = pages_for(len(prompt) + max_tokens, page_size) * branches
-    storage = open_storage(model, num_pages, page_size)
-    cache = PagedKVCache(num_pages, page_size, prefix_caching=False, storage=storage)
-    counted, start = _Counted(model), perf_counter()
-    sequence = cache.sequence(prompt)
-    likeliest = compute(counted, cache, sequence).topk(branches).indices.tolist()
-    tokens = []
-    for token, fork in zip(likeliest, [sequence, *(sequence.fork() for _ in range(branches - 1))], strict=True):
-        fork.append(token)
-        tokens.append([token, *continue_paged(counted, cache, fork, max_tokens - 1)])
-    seconds = perf_counter() - start
-    held = cache.pool.num_used * storage.bytes_per_page
-    return Result("paged", tokens, counted.computed, held, storage.bytes_copied, seconds)
+    counted, config = _Counted(model), model.config
+    shape = (config.num_layers, config.num_kv_heads, config.head_dim)
+
+    def contiguous(cache: ContiguousCache) -> tuple[list[list[int]], int, int]:
+        likeliest = last_logits(counted, cache, prompt).topk(branches).indices.tolist()
+        caches = [cache, *(cache.clone() for _ in range(branches - 1))]
+        tokens = [
+            [token, *generate_cached(counted, [*prompt, token], max_tokens - 1, branch)]
+            for token, branch in zip(likeliest, caches, strict=True)
+        ]
+        return tokens, sum(each.num_bytes for each in caches), sum(each.bytes_copied for each in caches)
+
+    def paged() -> tuple[list[list[int]], int, int]:
+        num_pages = pages_for(len(prompt) + max_tokens, page_size) * branches
+        storage = open_storage(model, num_pages, page_size)
+        cache = PagedKVCache(num_pages, page_size, prefix_caching=False, storage=storage)
+        sequence = cache.sequence(prompt)
+        likeliest = compute(counted, cache, sequence).topk(branches).indices.tolist()
+        tokens = []
+        for token, branch in zip(likeliest, [sequence, *(sequence.fork() for _ in range(branches - 1))], strict=True):
+            branch.append(token)
+            tokens.append([token, *continue_paged(counted, cache, branch, max_tokens - 1)])
+        return tokens, cache.pool.num_used * storage.bytes_per_page, storage.bytes_copied
+
+    ways: dict[str, Callable[[], tuple[list[list[int]], int, int]]] = {
+        "none": lambda: contiguous(NoCache()),
+        "growing": lambda: contiguous(GrowingCache(*shape)),
+        "reserved": lambda: contiguous(ReservedCache(config.max_position_embeddings, *shape)),
+        "paged": paged,
+    }
+    results = []
+    for name, run in ways.items():
+        counted.computed, start = 0, perf_counter()
+        tokens, held, copied = run()
+        results.append(Result(name, tokens, counted.computed, held, copied, perf_counter() - start))
+    return results
 
 
 def _prompt_tokens(model: LanguageModel, prompt: str | None) -> list[int]:

@@ -1,5 +1,6 @@
 """Many requests at once from one pool of pages: continuous batching, sampling, beams, speculation."""
 
+import kvpaged.needs_torch  # noqa: F401 (its message comes before torch's own)
 from kvpaged.engine.engine import Engine, QueueFull
 from kvpaged.engine.events import EngineEvent
 from kvpaged.engine.intake import Prompt
