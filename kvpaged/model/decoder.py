@@ -1,6 +1,6 @@
 """A Llama-architecture decoder in plain PyTorch. It computes; what it attends to is its caller's business.
 
-RMSNorm (Zhang and Sennrich 2019), rotary positions (Su et al. 2021), grouped-query attention (Ainslie et al. 2023),
+RMSNorm (Zhang and Sennrich 2019), rotary positions (Su et al. 2024), grouped-query attention (Ainslie et al. 2023),
 SwiGLU (Shazeer 2020), no biases. Parameters carry Hugging Face's names, without the leading "model.".
 """
 
