@@ -58,7 +58,8 @@ def test_every_work_that_the_package_names_is_in_the_bibliography(path: Path) ->
 def test_works_are_recognised_however_they_are_named() -> None:
     text = (
         'Vaswani et al., "Attention Is All You Need" (2017); (Knowlton 1965; Wilson et al. 1995), '
-        'Zhang and Sennrich 2019, Saxena, "Prompt Lookup Decoding" (2023). Read in October 2024, at FAST 2025. DeepSeek-AI 2024, section 2.'
+        'Zhang and Sennrich 2019, Saxena, "Prompt Lookup Decoding" (2023). '
+        "Read in October 2024, at FAST 2025. DeepSeek-AI 2024, section 2."
     )
     assert works_named_in(text) == {
         ("Vaswani", "2017"),
