@@ -100,7 +100,7 @@ class Sequence:
         num_new = len(tokens) - match.num_tokens
         memory.pool.share_many(match.page_ids)  # owned before anything is evicted, so it is not they that are
         try:
-            pages = _make_room(memory, table, num_new)
+            pages = make_room(memory, table, num_new)
         except BaseException:
             memory.pool.release_many(match.page_ids)
             raise
@@ -134,7 +134,7 @@ class Sequence:
             table.num_tokens = num_tokens + 1
         else:  # a released sequence maps no tokens, and so comes here
             self._require_live()
-            self._occupy(_make_room(self._memory, table, 1), 1)
+            self._occupy(make_room(self._memory, table, 1), 1)
         self.tokens.append(token)
         # An event made for nobody would cost as much as all the rest.
         if self._events.listeners:
@@ -237,11 +237,11 @@ class Sequence:
         self._num_cached_pages = num_tokens // size
 
     def _occupy(self, pages: list[int], num_tokens: int) -> None:
-        """Map more tokens into the room that `_make_room` found for them. Cannot fail."""
+        """Map more tokens into the room that `make_room` found for them. Cannot fail."""
         table, pool = self.table, self._pool
         if pages:
             self._events.add(EventKind.ALLOCATE, self.id, tuple(pages))
-        if _must_copy(pool, table):
+        if must_copy(pool, table):
             source, target = table.page_ids[-1], pages[0]
             table.page_ids[-1] = target
             pool.release(source)
@@ -258,17 +258,17 @@ class Sequence:
         return f"Sequence(id={self.id}, {len(self)} tokens, {self.num_computed} computed, {state})"
 
 
-def _must_copy(pool: PagePool, table: PageTable) -> bool:
+def must_copy(pool: PagePool, table: PageTable) -> bool:
     """Whether the next token would be written to a page that has other owners (the second law)."""
     return table.num_tokens % table.page_size > 0 and pool.ref_count(table.page_ids[-1]) > 1
 
 
-def _make_room(memory: Memory, table: PageTable, num_tokens: int) -> list[int]:
+def make_room(memory: Memory, table: PageTable, num_tokens: int) -> list[int]:
     """Allocate the pages for more tokens; where the last page is shared, the first of them is its private copy.
 
     The only place where pages are allocated, or copied, for a sequence. All or nothing.
     """
-    size, copying = table.page_size, _must_copy(memory.pool, table)
+    size, copying = table.page_size, must_copy(memory.pool, table)
     needed = pages_for(table.num_tokens + num_tokens, size) - len(table.page_ids) + copying
     pages = memory.prefix.allocate_many(needed)
     if copying and memory.storage is not None:

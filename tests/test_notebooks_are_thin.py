@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[1]
 CHAPTERS = sorted((ROOT / "chapters").glob("*.ipynb"))
 IGNORED_OUTPUTS_ALLOWED = 2
 CLASS_LINES_ALLOWED = 10
+NOT_OURS = {"_asdict", "_python_dispatch"}  # Python's and PyTorch's
 ONE_MACHINE = re.compile(
     rf"{re.escape(str(ROOT))}|/(?:home|root|Users|tmp|opt|usr|var)/\w|site-packages|ipykernel_\d|\bat 0x[0-9a-f]{{6,}}"
 )
@@ -55,6 +56,12 @@ def test_a_class_has_a_cell_of_its_own(chapter: Path) -> None:
     for cell in code_cells(chapter):
         kinds = {type(node) for node in python(cell).body}
         assert ast.ClassDef not in kinds or kinds <= {ast.ClassDef, ast.Import, ast.ImportFrom}, cell.source
+
+
+def test_what_is_taught_has_no_underscore(chapter: Path) -> None:
+    for cell in code_cells(chapter):
+        private = set(re.findall(r"\b_[a-z]\w*", ast.unparse(python(cell)))) - NOT_OURS
+        assert not private, f"give what a chapter uses a public name: {', '.join(sorted(private))}"
 
 
 def test_every_cell_has_run_in_order_and_its_outputs_are_stored(chapter: Path) -> None:

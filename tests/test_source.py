@@ -57,7 +57,7 @@ def test_a_cut_takes_a_statement_with_its_block_and_says_what_it_was():
 def test_a_branch_is_cut_without_its_condition():
     shown = cut(Sequence.append, leave_out={"else:": "the slow way"})
     assert "    # … the slow way\n    self.tokens.append(token)" in shown
-    assert "_make_room" not in shown
+    assert "make_room" not in shown
     assert "table.num_tokens = num_tokens + 1" in shown
 
 
