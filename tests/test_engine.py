@@ -454,7 +454,7 @@ def test_the_events_tell_which_sequence_served_which_request_and_rebuild_the_mem
 
 
 def test_the_page_tables_given_to_attention_are_those_of_the_sequences(monkeypatch: pytest.MonkeyPatch) -> None:
-    from kvpaged.engine import batch as module
+    from kvpaged import paged_step as module
 
     engine = open_engine(24, 4, max_running=6, num_speculative_tokens=3)
     decode, seen = module.paged_attention_decode, 0

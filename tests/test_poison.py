@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from kvpaged import EventLog, PagedKVCache, Sequence
+from kvpaged import EventLog, PagedKVCache, Sequence, paged_step
 from kvpaged.attention import paged_attention, paged_attention_decode, streaming_attention
-from kvpaged.engine import Engine, SamplingParams, batch
+from kvpaged.engine import Engine, SamplingParams
 from kvpaged.model import load_model
 from kvpaged.model.compute import compute as compute_logits
 from kvpaged.model.compute import open_storage
@@ -291,7 +291,7 @@ def test_a_forgotten_share_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_row_of_page_tables_that_is_out_of_date_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    rows_of = batch._rows
+    rows_of = paged_step._rows
 
     def stale(tables: list[PageTable]) -> np.ndarray:
         rows = rows_of(tables)
@@ -299,7 +299,7 @@ def test_a_row_of_page_tables_that_is_out_of_date_is_caught(monkeypatch: pytest.
             row[len(table.page_ids) - 1] = 0
         return rows
 
-    monkeypatch.setattr(batch, "_rows", stale)
+    monkeypatch.setattr(paged_step, "_rows", stale)
     with pytest.raises(PoisonError, match="are read through pages .*, 0\\] in layer 0|nobody has computed in layer 0"):
         serve(max_running=2)
 

@@ -163,9 +163,9 @@ class Engine:
             used_pages = self.cache.pool.num_used
             batch = pack(chunks, self._storage)
             packed = perf_counter()
-            logits = self.model(batch.tokens, batch.positions, batch.attend, batch.logits_at)
+            logits = self.model(batch.tokens, batch.positions, batch.pages.attend, batch.logits_at)
             computed = perf_counter()
-            finished = advance(batch.chunks, logits, self._scheduler, self._counters)
+            finished = advance(chunks, logits, self._scheduler, self._counters)
         except BaseException:
             self._scheduler.preempt_all()
             raise

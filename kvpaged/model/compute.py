@@ -10,11 +10,11 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from kvpaged.attention import paged_attention
 from kvpaged.cache import PagedKVCache
 from kvpaged.model.language_model import LanguageModel, ModelShape
 from kvpaged.naive_cache import ContiguousCache, NoCache
 from kvpaged.page import PageStorage
+from kvpaged.paged_step import PagedStep, Span
 from kvpaged.sequence import Sequence as PagedSequence
 
 
@@ -45,14 +45,9 @@ def compute(model: LanguageModel, cache: PagedKVCache, sequence: PagedSequence) 
     start, stop = sequence.num_computed, len(sequence)
     if start == stop:
         raise ValueError(f"all {stop} tokens of sequence {sequence.id} are computed: append the next token first")
-    slots = sequence.slot_mapping(start, stop)
-
-    def attend(layer: int, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        storage.write(layer, slots, keys, values)
-        return paged_attention(query, storage, sequence.table, layer)
-
+    pages = PagedStep(storage, [Span(sequence, start, stop)])
     tokens, positions = torch.tensor(sequence.tokens[start:]), torch.arange(start, stop)
-    logits: Tensor = model(tokens, positions, attend, torch.tensor([stop - start - 1]))[0]
+    logits: Tensor = model(tokens, positions, pages.attend, torch.tensor([stop - start - 1]))[0]
     sequence.mark_computed()
     return logits
 

@@ -265,14 +265,15 @@ class PagedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         """Nothing to do: the pages are there."""
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Store K and V of the new tokens, [rows, kv_heads, new columns, head_dim].
+        """Hand on K and V of the new tokens, [rows, kv_heads, new columns, head_dim].
 
-        Returns them as they are where attention reads the pages itself; else K and V of all columns, gathered.
+        Where attention works on the pages itself, it also stores them; else they are stored here, and K and V of all
+        columns come back, gathered.
         """
         step = self._cache.step
-        step.write(self._layer, key_states, value_states)
         if step.in_place:
             return key_states, value_states
+        step.write(self._layer, key_states, value_states)
         return step.gather(self._layer, key_states, value_states)
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:

@@ -1,0 +1,109 @@
+"""One forward pass over tokens of several sequences: where their K and V go, and what each of them attends to."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence as Listed
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from kvpaged.attention import contiguous_attention, default_backend, paged_attention_decode
+from kvpaged.page import PageStorage
+from kvpaged.page_table import PageTable, pages_for
+from kvpaged.sequence import Sequence
+
+# Spans of at most so many tokens are attended to as if each token were a sequence of its own, which ends with it. So a
+# guess is verified by the same arithmetic that decodes without guessing.
+SHORT = 8
+
+
+class Span(NamedTuple):
+    """Tokens start to stop - 1 of a sequence, whose slots are reserved."""
+
+    sequence: Sequence
+    start: int
+    stop: int
+
+
+class PagedStep:
+    """What every layer of a pass needs to know of the pages, found out once.
+
+    The tokens are packed: those of one span after those of another. gathered_pages: pages of one layer that were
+    copied into a contiguous tensor so far; the kernel copies none.
+    """
+
+    def __init__(self, storage: PageStorage, spans: Listed[Span]) -> None:
+        """K and V that a sequence has computed already are not written again."""
+        self.storage = storage
+        self.gathered_pages = 0
+        slots: list[int] = []
+        written: list[int] = []
+        short: list[int] = []
+        seq_lens: list[int] = []
+        tables: list[PageTable] = []
+        counts: list[int] = []
+        self._long: list[tuple[int, int, PageTable]] = []
+        row = 0
+        for sequence, start, stop in spans:
+            end = row + stop - start
+            first = min(stop, max(start, sequence.num_computed))
+            slots += sequence.table.slot_mapping(first, stop)
+            written += range(row + first - start, end)
+            if stop - start <= SHORT:
+                tables.append(sequence.table)
+                counts.append(stop - start)
+                seq_lens += range(start + 1, stop + 1)
+                short += range(row, end)
+            else:
+                pages = sequence.table.page_ids[: pages_for(stop, storage.page_size)]
+                self._long.append((row, end, PageTable(storage.page_size, pages, stop)))
+            row = end
+        self._slots = torch.tensor(slots, dtype=torch.int64)
+        self._written = None if len(written) == row else torch.tensor(written, dtype=torch.int64)
+        self._short = torch.tensor(short, dtype=torch.int64)
+        self._page_tables = torch.from_numpy(_rows(tables).repeat(counts, axis=0))
+        self._seq_lens = torch.tensor(seq_lens, dtype=torch.int32)
+
+    def write(self, layer: int, keys: Tensor, values: Tensor) -> None:
+        """Store K and V of the tokens: each [n, num_kv_heads, head_dim]."""
+        if self._written is not None:
+            keys, values = keys[self._written], values[self._written]
+        self.storage.write(layer, self._slots, keys, values)
+
+    def attend(self, layer: int, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """Store K and V of the tokens; then let each attend to those of its own sequence, up to itself.
+
+        query: [n, heads, head_dim]. Returns the same shape.
+        """
+        self.write(layer, keys, values)
+        if not self._long:
+            return self._decode(layer, query)
+        output = torch.empty_like(query)
+        if len(self._short):
+            output[self._short] = self._decode(layer, query[self._short])
+        for start, stop, table in self._long:
+            if len(table) > stop - start:
+                self.gathered_pages += len(table.page_ids)
+                seen = self.storage.read(layer, table)
+            else:  # the whole sequence is at hand
+                seen = keys[start:stop], values[start:stop]
+            output[start:stop] = contiguous_attention(query[start:stop], *seen)
+        return output
+
+    def _decode(self, layer: int, query: Tensor) -> Tensor:
+        if default_backend(self.storage.head_dim) == "gather":
+            self.gathered_pages += self._page_tables.numel()
+        return paged_attention_decode(query, self.storage, self._page_tables, self._seq_lens, layer)
+
+
+def _rows(tables: Listed[PageTable]) -> NDArray[np.int32]:
+    """The tables' page ids, a row for each: int32 [tables, pages of the longest]."""
+    width = max((len(table.page_ids) for table in tables), default=0)
+    rows = np.zeros((len(tables), width), dtype=np.int32)
+    for row, table in enumerate(tables):  # struct converts a list in half the time that numpy takes
+        struct.pack_into(f"{len(table.page_ids)}i", rows.data, row * width * rows.itemsize, *table.page_ids)
+    return rows
