@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from kvpaged.engine.request import Branch
 from kvpaged.page import PageStorage
-from kvpaged.paged_step import PagedStep, Span
+from kvpaged.paged_step import PagedStep, Span, as_int64
 
 
 class Chunk(NamedTuple):
@@ -57,9 +56,9 @@ def pack(chunks: Sequence[Chunk], storage: PageStorage) -> Batch:
         mapped_pages += len(sequence.table.page_ids)
         filled_slots += stop
     return Batch(
-        tokens=torch.tensor(tokens),
-        positions=torch.tensor(positions),
-        logits_at=torch.tensor(logits_at, dtype=torch.int64),
+        tokens=as_int64(tokens),
+        positions=as_int64(positions),
+        logits_at=as_int64(logits_at),
         pages=PagedStep(storage, spans),
         mapped_pages=mapped_pages,
         filled_slots=filled_slots,

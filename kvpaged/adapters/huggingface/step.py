@@ -11,7 +11,7 @@ from torch import Tensor
 from kvpaged.adapters.huggingface.attention import packed
 from kvpaged.page import PageStorage
 from kvpaged.page_table import PageTable, pages_for
-from kvpaged.paged_step import PagedStep, Span
+from kvpaged.paged_step import PagedStep, Span, as_int64
 from kvpaged.sequence import Sequence as PagedSequence
 
 
@@ -156,8 +156,8 @@ class Step:
             result_of += range(first.get(leader, 0), first.get(leader, 0) + count)
         self._pages = PagedStep(self.storage, spans)
         everything = len(computed) == len(result_of)
-        self._computed = None if everything else torch.tensor(computed, dtype=torch.int64)
-        self._result_of = None if everything else torch.tensor(result_of)
+        self._computed = None if everything else as_int64(computed)
+        self._result_of = None if everything else as_int64(result_of)
 
     def _real(self, packed_rows: Tensor) -> Tensor:
         """Of all packed tokens, those that are computed."""
