@@ -9,13 +9,10 @@ exactly where the whole path from the root is the same: that is what walking dow
 RadixAttention (Zheng et al. 2024, section 3) keeps such a tree; vLLM keeps a chain of hashes instead.
 """
 
-import heapq
-from collections import Counter
-from collections.abc import Collection, Hashable, Iterable, Iterator
-from itertools import count
+from bisect import bisect_left, insort
+from collections import Counter, OrderedDict
+from collections.abc import Hashable, Iterable, Iterator
 from typing import NamedTuple
-
-from sortedcontainers import SortedList
 
 from kvpaged.checks import positive_int
 from kvpaged.events import EventKind, EventLog
@@ -27,18 +24,15 @@ from kvpaged.tokens import TOKEN_BYTES, as_tokens, common_prefix, unpack
 class PrefixNode:
     """One cached page: the edge of tokens that leads to it, and the pages that may follow it. A root has no page."""
 
-    __slots__ = ("_sorted", "alive", "children", "edge", "last_used", "page_id", "parent", "queued")
+    __slots__ = ("alive", "children", "edge", "edges", "page_id", "parent")
 
     def __init__(self, edge: bytes, page_id: int, parent: "PrefixNode | None") -> None:
         self.edge = edge
         self.page_id = page_id
         self.parent = parent
         self.children: dict[bytes, PrefixNode] = {}
-        self.last_used = 0
+        self.edges: list[bytes] = []  # the children's, in order
         self.alive = True
-        self.queued = False  # whether the eviction queue has an entry for it
-        # The children's edges in order, kept only where there is more than one child: a chain needs none.
-        self._sorted: SortedList[bytes] | None = None
 
     @property
     def tokens(self) -> list[int]:
@@ -48,16 +42,12 @@ class PrefixNode:
     def add(self, child: "PrefixNode") -> None:
         """Hang a child under this node."""
         self.children[child.edge] = child
-        if self._sorted is not None:
-            self._sorted.add(child.edge)
-        elif len(self.children) > 1:
-            self._sorted = SortedList(self.children)
+        insort(self.edges, child.edge)
 
     def remove(self, child: "PrefixNode") -> None:
         """Take a child away."""
         del self.children[child.edge]
-        if self._sorted is not None:
-            self._sorted.remove(child.edge)
+        del self.edges[bisect_left(self.edges, child.edge)]
 
     def neighbours(self, edge: bytes) -> "list[PrefixNode]":
         """Return the children on either side of where `edge` stands in order.
@@ -65,12 +55,8 @@ class PrefixNode:
         No other child has a longer prefix in common with it, so the best partial match costs one search, however
         many children there are.
         """
-        if self._sorted is None:
-            return list(self.children.values())
-        # Asked for by value, never by position: positions cost a sorted list time in proportion to its length.
-        before = self._sorted.irange(maximum=edge, reverse=True)
-        after = self._sorted.irange(minimum=edge)
-        return [self.children[found] for found in (next(before, None), next(after, None)) if found is not None]
+        place = bisect_left(self.edges, edge)
+        return [self.children[found] for found in self.edges[max(0, place - 1) : place + 1]]
 
 
 class _Root(PrefixNode):
@@ -112,10 +98,9 @@ class PrefixCache:
         self._edge_bytes = page_size * TOKEN_BYTES
         self._roots: dict[Hashable, _Root] = {}
         self._num_pages = 0
-        self._clock = count(1)
-        # The leaves, and some that were, by when they were last used. Entries may be out of date: whoever takes one
-        # out looks at the node (see _choose_victims).
-        self._queue: list[tuple[int, int, PrefixNode]] = []
+        # Where uses ended, the least recent first: every leaf, and nodes that were used without what continues them.
+        # A node that is not here was last used together with one below it.
+        self._ends: OrderedDict[PrefixNode, None] = OrderedDict()
 
     def __len__(self) -> int:
         """Pages held."""
@@ -149,11 +134,11 @@ class PrefixCache:
     def touch(self, match: PrefixMatch) -> None:
         """Note that a match is used now, so that it is evicted late.
 
-        The deepest node is enough: nodes above it leave after it, and inherit its time when it goes.
+        The deepest node is enough: those above it leave after it.
         """
         node = match.partial or match.full
-        if node is not None:
-            node.last_used = next(self._clock)
+        if node is not None and node.alive and node.parent is not None:
+            self._use(node)
 
     def insert(self, tokens: Iterable[int], page_ids: Iterable[int], cache_salt: Hashable = None) -> None:
         """Keep the computed pages of `tokens`, becoming one more owner of each.
@@ -182,8 +167,7 @@ class PrefixCache:
         The pages must be owned, and hold just the packed tokens.
         """
         node = after if after is not None else self._roots.setdefault(cache_salt, _Root(cache_salt))
-        now, width, num_tokens = next(self._clock), self._edge_bytes, 0
-        node.last_used = now
+        width, num_tokens, covering = self._edge_bytes, 0, None
         kept: list[int] = []
         replaced: list[PrefixNode] = []
         for index, page_id in enumerate(page_ids):
@@ -191,9 +175,8 @@ class PrefixCache:
             child = node.children.get(edge)
             if child is None:
                 neighbours = node.neighbours(edge)
-                covering = [other for other in neighbours if other.edge.startswith(edge)]
-                if covering:  # a partly filled page, of which another page holds every token and more
-                    covering[0].last_used = now
+                covering = next((other for other in neighbours if other.edge.startswith(edge)), None)
+                if covering is not None:  # a partly filled page, of which another page holds every token and more
                     break
                 replaced += [other for other in neighbours if edge.startswith(other.edge)]  # and the other way round
                 self.pool.share(page_id)
@@ -201,14 +184,15 @@ class PrefixCache:
                 num_tokens += len(edge) // TOKEN_BYTES
                 child = PrefixNode(edge, page_id, node)
                 node.add(child)
-            child.last_used = now
+                self._ends.pop(node, None)
             node = child
         self._num_pages += len(kept)
         if kept:
             self.events.add(EventKind.INSERT, None, tuple(kept), (), num_tokens)
         self._remove(replaced)
-        if not node.children:
-            self._enqueue(node)
+        end = covering or node
+        if end.parent is not None:
+            self._use(end)
         return node if len(node.edge) == width or node.parent is None else node.parent
 
     def evict(self, num_pages: int) -> int:
@@ -220,17 +204,17 @@ class PrefixCache:
         self._remove(victims)
         return len(victims)
 
-    def allocate_many(self, n: int, keep: Collection[int] = ()) -> list[int]:
-        """Allocate `n` pages, evicting what only the cache owns if it must, but never the pages in `keep`.
+    def allocate_many(self, n: int) -> list[int]:
+        """Allocate `n` pages, evicting what only the cache owns if it must.
 
         All or nothing: raises OutOfPages, and has evicted nothing, if the free and the evictable are too few.
         """
         shortage = n - self.pool.num_free
         if shortage > 0:
-            victims = self._choose_victims(shortage, keep)
+            victims = self._choose_victims(shortage)
             if len(victims) < shortage:
-                for node in victims:
-                    self._enqueue(node)
+                for node in reversed(victims):
+                    self._use(node, last=False)
                 raise OutOfPages(
                     f"asked for {n} page{'s' * (n != 1)}: of {self.pool.num_pages}, {self.pool.num_free} are free and "
                     f"{len(victims)} more can be evicted; release a sequence, or open a larger pool"
@@ -240,9 +224,7 @@ class PrefixCache:
 
     def clear(self) -> None:
         """Give back every page."""
-        nodes = list(self.nodes())
-        self._remove(nodes[::-1])
-        self._queue.clear()
+        self._remove(list(self.nodes())[::-1])
 
     def nodes(self) -> Iterator[PrefixNode]:
         """Iterate over the cached pages, each after the page it continues."""
@@ -253,40 +235,33 @@ class PrefixCache:
                 yield node
             stack += list(node.children.values())[::-1]
 
-    def _choose_victims(self, num_pages: int, keep: Collection[int] = ()) -> list[PrefixNode]:
-        """Take up to `num_pages` evictable nodes out of the queue, children before parents. Removes nothing."""
+    def _choose_victims(self, num_pages: int) -> list[PrefixNode]:
+        """Take up to `num_pages` evictable nodes out of the order, children before parents. Removes nothing."""
         victims: list[PrefixNode] = []
         in_use: list[PrefixNode] = []
         chosen_children: Counter[PrefixNode] = Counter()
-        while len(victims) < num_pages and self._queue:
-            last_used, _, node = heapq.heappop(self._queue)
-            node.queued = False
-            if not node.alive or len(node.children) > chosen_children[node]:
-                continue  # gone, or no leaf any more
-            if last_used < node.last_used:
-                self._enqueue(node)
-            elif node.page_id in keep or self.pool.ref_count(node.page_id) > 1:
+        while len(victims) < num_pages and self._ends:
+            node, _ = self._ends.popitem(last=False)
+            if len(node.children) > chosen_children[node]:
+                continue  # what continues it was used later, so it is as recent as that
+            if self.pool.ref_count(node.page_id) > 1:
                 in_use.append(node)
-            else:
-                victims.append(node)
-                parent = node.parent
-                assert parent is not None
-                chosen_children[parent] += 1
-                parent.last_used = max(parent.last_used, node.last_used)
-                if parent.parent is not None and chosen_children[parent] == len(parent.children):
-                    self._enqueue(parent)
+                continue
+            victims.append(node)
+            parent = node.parent
+            assert parent is not None
+            chosen_children[parent] += 1
+            is_leaf = chosen_children[parent] == len(parent.children)
+            if is_leaf and parent.parent is not None and parent not in self._ends:
+                self._use(parent, last=False)
         for node in in_use:  # being used is the latest use there is; and the next search need not pass them again
-            node.last_used = next(self._clock)
-            self._enqueue(node)
+            self._use(node)
         return victims
 
-    def _enqueue(self, node: PrefixNode) -> None:
-        if len(self._queue) > 2 * self._num_pages + 64:  # mostly entries of nodes that are gone
-            self._queue = [entry for entry in self._queue if entry[2].alive]
-            heapq.heapify(self._queue)
-        if not node.queued:
-            node.queued = True
-            heapq.heappush(self._queue, (node.last_used, next(self._clock), node))
+    def _use(self, node: PrefixNode, last: bool = True) -> None:
+        """Let a node leave last of all, or first."""
+        self._ends[node] = None
+        self._ends.move_to_end(node, last)
 
     def _remove(self, nodes: list[PrefixNode]) -> None:
         """Give the pages of these nodes back; no node may have children that stay."""
@@ -295,6 +270,7 @@ class PrefixCache:
             assert parent is not None
             parent.remove(node)
             node.alive = False
+            self._ends.pop(node, None)
             if isinstance(parent, _Root) and not parent.children:
                 parent.alive = False
                 del self._roots[parent.cache_salt]
@@ -302,3 +278,6 @@ class PrefixCache:
         self.pool.release_many(node.page_id for node in nodes)
         if nodes:
             self.events.add(EventKind.EVICT, None, tuple(node.page_id for node in nodes))
+
+    def __repr__(self) -> str:
+        return f"PrefixCache(page_size={self.page_size}, {self._num_pages} pages held)"

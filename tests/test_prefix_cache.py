@@ -161,8 +161,11 @@ def test_allocating_evicts_what_only_the_cache_owns() -> None:
 
 def test_allocating_more_than_can_be_evicted_evicts_nothing() -> None:
     pool, prefix = cache_with([1] * 8, [2] * 4, num_pages=4)
+    in_use = prefix.match([2] * 4).page_ids
+    pool.share_many(in_use)
     with pytest.raises(OutOfPages, match="asked for 4 pages: of 4, 1 are free and 2 more can be evicted"):
-        prefix.allocate_many(4, keep=prefix.match([2] * 4).page_ids)
+        prefix.allocate_many(4)
+    pool.release_many(in_use)
     assert (len(prefix), pool.num_free) == (3, 1)
     with pytest.raises(OutOfPages):
         prefix.allocate_many(5)
@@ -236,12 +239,68 @@ def test_evicting_in_any_steps_frees_everything_in_the_end(
     assert pool.num_used == 0
 
 
-def test_the_queue_of_leaves_does_not_grow_with_what_is_gone() -> None:
+@settings(max_examples=300)
+@given(st.lists(st.tuples(st.sampled_from(["insert", "use", "evict"]), prompts), max_size=30), st.integers(1, 3))
+def test_who_leaves_is_the_leaf_that_a_list_of_all_times_of_use_names(
+    events: list[tuple[str, list[int]]], page_size: int
+) -> None:
+    _, prefix = cache_with(page_size=page_size, num_pages=400)
+    last_used: dict[object, int] = {}
+    for now, (event, tokens) in enumerate([*events, *[("evict", [])] * 400]):
+        if event == "evict":
+            leaves = [node for node in prefix.nodes() if not node.children]
+            oldest = min(leaves, key=lambda leaf: last_used[leaf], default=None)
+            left = [node for node in prefix.nodes() if node is not oldest]
+            assert prefix.evict(1) == (oldest is not None)
+            assert list(prefix.nodes()) == left
+            continue
+        if event == "insert":
+            insert(prefix, tokens)
+        match = prefix.match(tokens)
+        prefix.touch(match)
+        node = match.partial or match.full
+        while node is not None:
+            last_used[node] = now
+            node = node.parent
+    assert not prefix._ends
+
+
+def test_a_match_that_was_evicted_since_can_be_touched_without_effect() -> None:
+    _, prefix = cache_with([1] * 4)
+    match = prefix.match([1] * 4)
+    prefix.clear()
+    prefix.touch(match)
+    assert prefix.evict(1) == 0
+
+
+def test_a_prefix_that_is_used_by_itself_outlives_what_once_continued_it() -> None:
+    _, prefix = cache_with([1] * 12, [2] * 4)
+    prefix.touch(prefix.match([1] * 4))
+    assert prefix.evict(3) == 3
+    assert [prefix.match([token] * 12).num_tokens for token in (1, 2)] == [4, 0]
+
+
+def test_pages_that_were_in_use_can_be_evicted_when_they_are_not_whatever_was_asked_meanwhile() -> None:
+    pool, prefix = cache_with([1] * 12, [1] * 8 + [2] * 4, num_pages=6)
+    in_use = prefix.match([1] * 12).page_ids
+    pool.share_many(in_use)
+    for _ in range(3):
+        with pytest.raises(OutOfPages, match="2 are free and 1 more can be evicted"):
+            prefix.allocate_many(4)
+    pool.release_many(in_use)
+    assert len(prefix.allocate_many(6)) == 6
+
+
+def test_the_order_of_eviction_does_not_grow_with_what_is_gone() -> None:
     _, prefix = cache_with(page_size=600, num_pages=4)
     for length in range(1, 600):  # each time a fuller page takes the place of the one before
         insert(prefix, [*range(length)])
-    assert len(prefix) == 1
-    assert len(prefix._queue) < 100
+    assert len(prefix) == len(prefix._ends) == 1
+
+
+def test_a_cache_says_what_it_holds() -> None:
+    _, prefix = cache_with([1, 2, 3, 4, 5])
+    assert repr(prefix) == "PrefixCache(page_size=4, 2 pages held)"
 
 
 def test_a_cache_of_no_slots_is_refused_by_name() -> None:

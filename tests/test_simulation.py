@@ -147,8 +147,8 @@ def take_back_a_guess_and_call_it_computed(patch: Callable[..., None]) -> None:
 def evict_what_is_in_use(patch: Callable[..., None]) -> None:
     choose = PrefixCache._choose_victims
 
-    def careless(self: PrefixCache, num_pages: int, keep: object = ()) -> list[object]:
-        victims = choose(self, num_pages, keep)
+    def careless(self: PrefixCache, num_pages: int) -> list[object]:
+        victims = choose(self, num_pages)
         leaves = [node for node in self.nodes() if not node.children and node not in victims]
         return victims + leaves[: num_pages - len(victims)]
 
@@ -156,11 +156,10 @@ def evict_what_is_in_use(patch: Callable[..., None]) -> None:
 
 
 def evict_a_page_before_what_it_continues(patch: Callable[..., None]) -> None:
-    def oldest_first(self: PrefixCache, num_pages: int, keep: object = ()) -> list[object]:
-        idle = [node for node in self.nodes() if self.pool.ref_count(node.page_id) == 1]
-        return sorted(idle, key=lambda node: node.last_used)[:num_pages]
+    def from_the_root(self: PrefixCache, num_pages: int) -> list[object]:
+        return [node for node in self.nodes() if self.pool.ref_count(node.page_id) == 1][:num_pages]
 
-    patch(PrefixCache, "_choose_victims", oldest_first)
+    patch(PrefixCache, "_choose_victims", from_the_root)
 
 
 def lose_pages_when_an_allocation_fails(patch: Callable[..., None]) -> None:
