@@ -47,6 +47,8 @@ class PagePool:
 
     def ref_count(self, page_id: int) -> int:
         """How many owners the page has; 0 when it is free. Raises ValueError if there is no such page."""
+        if page_id.__class__ is not int:
+            self._require_in_pool(page_id)
         if 0 <= page_id < len(self.ref_counts):
             return self.ref_counts[page_id]
         self._require_in_pool(page_id)
@@ -87,48 +89,50 @@ class PagePool:
         self.ref_counts[page_id] += 1
 
     def share_many(self, page_ids: Iterable[int]) -> None:
-        """Add an owner to each page: to all of them, or ValueError and to none."""
-        page_ids = list(page_ids)
-        counts = self.ref_counts
+        """Add an owner to each page: to all of them, or ValueError (TypeError for what is no page id) and to none."""
+        page_ids, counts = list(page_ids), self.ref_counts
+        num_known = len(counts)
         for page_id in page_ids:
-            if not 0 <= page_id < len(counts) or not counts[page_id]:
+            if page_id.__class__ is not int or not 0 <= page_id < num_known or not counts[page_id]:
                 self._require_owned(page_id, "shared")
         for page_id in page_ids:
             counts[page_id] += 1
 
     def release(self, page_id: int) -> None:
         """Take one owner away; at none, the page is free. Raises ValueError for a page that is free already."""
-        self._require_owned(page_id, "released")
+        page_id = self._require_owned(page_id, "released")
         self.ref_counts[page_id] -= 1
         if not self.ref_counts[page_id]:
             self._released.append(page_id)
 
     def release_many(self, page_ids: Iterable[int]) -> None:
-        """Take one owner away from each page: from all of them, or ValueError and from none."""
-        counts = self.ref_counts
-        done: list[int] = []
+        """Take one owner away from each page: from all of them, or ValueError (TypeError) and from none."""
+        page_ids, counts = list(page_ids), self.ref_counts
+        num_known = len(counts)
         freed: list[int] = []
-        try:
-            for page_id in page_ids:
-                if not 0 <= page_id < len(counts) or not counts[page_id]:
-                    self._require_owned(page_id, "released")
-                counts[page_id] -= 1
-                done.append(page_id)
-                if not counts[page_id]:
-                    freed.append(page_id)
-        except ValueError:
-            for page_id in done:
-                counts[page_id] += 1
-            raise
+        for index, page_id in enumerate(page_ids):
+            if page_id.__class__ is not int or not 0 <= page_id < num_known or not counts[page_id]:
+                try:
+                    page_id = self._require_owned(page_id, "released")
+                except (TypeError, ValueError):
+                    for done in page_ids[:index]:
+                        counts[done] += 1
+                    raise
+            counts[page_id] -= 1
+            if not counts[page_id]:
+                freed.append(page_id)
         self._released += freed
 
     def _require_in_pool(self, page_id: int) -> None:
+        if not hasattr(page_id, "__index__"):  # numpy's and torch's integers are welcome
+            raise TypeError(f"{page_id!r} is no page id; give an int")
         if not 0 <= page_id < self.num_pages:
             raise ValueError(f"page {page_id} does not exist: this pool has pages 0 to {self.num_pages - 1}")
 
-    def _require_owned(self, page_id: int, verb: str) -> None:
+    def _require_owned(self, page_id: int, verb: str) -> int:
         if not self.ref_count(page_id):
             raise ValueError(f"page {page_id} is free: nobody owns it, so it cannot be {verb}; allocate it first")
+        return int(page_id)
 
     def _shortage(self, n: int) -> str:
         return (

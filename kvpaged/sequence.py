@@ -111,8 +111,8 @@ class Sequence:
         memory.prefix.touch(match)
         if memory.events.listeners:
             memory.events.add(EventKind.BEGIN, sequence.id, (), tuple(tokens), match.num_tokens)
-        if match.page_ids:
-            memory.events.add(EventKind.SHARE, sequence.id, tuple(match.page_ids))
+            if match.page_ids:
+                memory.events.add(EventKind.SHARE, sequence.id, tuple(match.page_ids))
         sequence._occupy(pages, num_new)
         return sequence
 

@@ -1,7 +1,9 @@
 """The pool: who owns which page."""
 
+import re
 import tracemalloc
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -177,3 +179,27 @@ def test_a_pool_shows_what_is_used_and_free() -> None:
     pool = PagePool(5)
     pool.allocate_many(2)
     assert repr(pool) == "PagePool(num_pages=5, num_used=2, num_free=3)"
+
+
+@pytest.mark.parametrize("wrong", [None, "0", 1.0, [2]])
+def test_what_is_no_page_id_is_named_and_changes_nothing(wrong: object) -> None:
+    pool = PagePool(4)
+    pool.allocate_many(3)
+    for operation in (pool.release, pool.share, pool.ref_count):
+        with pytest.raises(TypeError, match=f"^{re.escape(repr(wrong))} is no page id; give an int$"):
+            operation(wrong)
+    for operation in (pool.release_many, pool.share_many):
+        with pytest.raises(TypeError, match=f"^{re.escape(repr(wrong))} is no page id; give an int$"):
+            operation([0, 1, wrong, 2])
+    assert [pool.ref_count(page_id) for page_id in range(4)] == [1, 1, 1, 0]
+    assert (pool.num_used, pool.num_free) == (3, 1)
+
+
+def test_numpys_integers_are_page_ids_too() -> None:
+    pool = PagePool(4)
+    pool.allocate_many(2)
+    pool.share(np.int64(1))
+    pool.release_many(np.arange(2))
+    assert [pool.ref_count(page_id) for page_id in np.arange(3)] == [0, 1, 0]
+    pool.release(np.int64(1))
+    assert [type(page_id) for page_id in pool.allocate_many(2)] == [int, int], "and leave as plain ones"
