@@ -1,7 +1,7 @@
 """How much of the memory holds anything, when more requests wait than it can take: Figures 2 and 13 of the paper.
 
 Bookkeeping alone: no model, no bytes, no clock. In a step each running request generates a token; who is done leaves,
-and who waits is let in, first come, first served, as long as there is room. Kwon et al. 2023, sections 3 and 6.2.
+and who waits is let in, first come, first served, as long as there is room. Kwon et al. 2023, sections 3 and 6.1.
 """
 
 from collections import deque
@@ -12,11 +12,10 @@ from typing import NamedTuple, Protocol
 
 from kvpaged.cache import PagedKVCache
 from kvpaged.lab.buddy import BuddyAllocator, order_of
+from kvpaged.lab.published import LONGEST
 from kvpaged.page_pool import OutOfPages
 from kvpaged.page_table import pages_for
 from kvpaged.sequence import Sequence
-
-LONGEST = 2048  # positions of a request, prompt and output, at most
 
 
 class Job(NamedTuple):

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from kvpaged.checks import positive_int
 from kvpaged.lab.measured import MeasuredLengths
+from kvpaged.lab.published import ALPACA_MEANS, SHAREGPT_MEANS
 
 # Of the recall model's vocabulary, words that are one token each behind a space for the tokenizers of GPT-2, GPT-4,
 # GPT-4o, Llama 2 and Llama 3 as well. The first word of a text has no space before it, and may be two.
@@ -108,9 +109,9 @@ class Traffic(NamedTuple):
         return list(zip(self.prompt.draw(count, rng), self.output.draw(count, rng), strict=True))
 
 
-# The means of Kwon et al. 2023, section 6.1. The spreads are ours: the paper draws them, and gives no number.
-SHAREGPT = Traffic(Lengths(161.31, 1.2, 1024), Lengths(337.99, 1.0, 1024))
-ALPACA = Traffic(Lengths(19.31, 0.6, 1024), Lengths(58.45, 1.0, 1024))
+# The means are the paper's. The spreads are ours: the paper draws them, and gives no number.
+SHAREGPT = Traffic(*(Lengths(mean, spread, 1024) for mean, spread in zip(SHAREGPT_MEANS, (1.2, 1.0), strict=True)))
+ALPACA = Traffic(*(Lengths(mean, spread, 1024) for mean, spread in zip(ALPACA_MEANS, (0.6, 1.0), strict=True)))
 
 
 def sharegpt(requests: int, rate: float, seed: int = 0) -> list[Arrival]:
