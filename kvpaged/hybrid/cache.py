@@ -66,10 +66,11 @@ class GroupedKVCache:
         for sequence in self.sequences:
             who, computed = f"a sequence of {len(sequence.tokens)} tokens", sequence.tokens[: sequence.num_computed]
             for group, ((kind, _), table) in enumerate(zip(self.groups, sequence.tables, strict=True)):
-                first, has = kind.needed(len(computed), size).start, f"{who} has {table} in group {group}"
-                assert len(table) == pages_for(sequence.num_slots, size), f"{has}, for {sequence.num_slots} slots"
+                first = kind.needed(len(computed), size).start
+                assert len(table) == pages_for(sequence.num_slots, size), f"{who} maps {sequence.num_slots} to {table}"
                 for index, page_id in enumerate(table):
-                    assert (page_id == NULL_PAGE) == (index < first), f"law 1: {has}, and reads from page {first} on"
+                    has = f"{who} has page {page_id} as logical page {index} of group {group}"
+                    assert (page_id == NULL_PAGE) == (index < first), f"law 1: {has}, and reads from {first} on"
                     if page_id != NULL_PAGE:
                         held = group, sequence.cache_salt, pack(computed[: (index + 1) * size])
                         yield page_id, (who, held, len(computed) >= (index + 1) * size)
