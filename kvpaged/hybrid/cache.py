@@ -25,7 +25,7 @@ class GroupedKVCache:
         self.pool = PagePool(num_pages)
         self.prefix = GroupedPrefixCache(self.pool, self.groups, page_size, recomputed_pages)
         self.page_size = page_size
-        self.sequences: set[GroupedSequence] = set()
+        self.sequences: dict[GroupedSequence, None] = {}  # in the order in which they began
         self.pool.allocate()  # NULL_PAGE
 
     def sequence(self, prompt_tokens: Iterable[int], cache_salt: Hashable = None) -> GroupedSequence:
@@ -37,7 +37,7 @@ class GroupedKVCache:
         if not tokens:
             raise ValueError("the prompt is empty; a sequence needs at least one token to compute logits from")
         sequence = GroupedSequence(self, tokens, self.prefix.match(tokens[:-1], cache_salt), cache_salt)
-        self.sequences.add(sequence)
+        self.sequences[sequence] = None
         return sequence
 
     def check(self) -> None:

@@ -73,7 +73,7 @@ class GroupedSequence:
     def release(self) -> None:
         """Give every page back; what is cached stays in the cache. Raises ValueError if it is released already."""
         self._require_live()
-        self._memory.sequences.remove(self)
+        del self._memory.sequences[self]
         self._memory.prefix.touch(self._path)
         for table in self.tables:
             self._give_back(table, len(table))
