@@ -8,9 +8,7 @@ Vaswani et al., "Attention Is All You Need" (2017), section 3.2.1; Ainslie et al
 Kwon et al., "Efficient Memory Management for Large Language Model Serving with PagedAttention" (2023), section 4.1.
 """
 
-import functools
 import math
-from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -67,7 +65,7 @@ def contiguous_attention(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
 
 
 def default_backend(head_dim: int) -> Backend:
-    """What `paged_attention` and `paged_attention_decode` use for a lone query when not told.
+    """What attention on pages uses when not told.
 
     "kernel" (`kvpaged.kernel`) reads the pages in place; it needs numba and a head_dim that is a multiple of 16.
     "gather" copies them into one piece first. They agree to rounding: about 1e-6 in float32.
@@ -75,38 +73,21 @@ def default_backend(head_dim: int) -> Backend:
     return "kernel" if has_numba() and head_dim % 16 == 0 else "gather"
 
 
-@functools.cache
-def _compiled_decode() -> Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]:
-    from kvpaged.kernel import decode_attention
-
-    return decode_attention
-
-
-def _choose(backend: Backend | None, head_dim: int) -> Backend:
-    if backend not in (None, "kernel", "gather"):
-        raise ValueError(f"backend is {backend!r}; give 'kernel', 'gather' or nothing")
-    return backend or default_backend(head_dim)
-
-
 def paged_attention(
     query: Tensor, storage: PageStorage, table: PageTable, layer: int, backend: Backend | None = None
 ) -> Tensor:
     """Attention of one sequence's last q_len tokens, K and V behind a page table.
 
-    Returns [q_len, heads, head_dim]. Several queries, and backend="gather", give bit for bit what
-    `contiguous_attention` makes of the same K and V in one piece. For a lone query, see `default_backend`.
-    Raises ValueError, TypeError or IndexError for a query, table, layer or backend that does not fit; nothing is read
-    then.
+    Returns [q_len, heads, head_dim]. backend="gather" gives bit for bit what `contiguous_attention` makes of the same K
+    and V in one piece; "kernel" gives each token the same bits, however many are asked for at once. For the default,
+    see `default_backend`. Raises ValueError, TypeError or IndexError for a query, table, layer or backend that does not
+    fit; nothing is read then.
     """
-    chosen = _choose(backend, storage.head_dim)
     page_ids = _check_paged(query, storage, table)
-    if len(query) > 1 and backend == "kernel":
-        raise ValueError(f"query has {len(query)} tokens; the kernel decodes one: use backend='gather'")
-    if len(query) == 1 and chosen == "kernel":
-        page_tables = torch.tensor([page_ids], dtype=torch.int32)
-        seq_lens = torch.tensor([len(table)], dtype=torch.int32)
-        return paged_attention_decode(query, storage, page_tables, seq_lens, layer, "kernel")
-    return contiguous_attention(query, *storage.read(layer, table))
+    page_tables, seq_lens, query_lens = (
+        torch.tensor(each, dtype=torch.int32) for each in ([page_ids], [len(table)], [len(query)])
+    )
+    return PackedAttention(storage, page_tables, seq_lens, query_lens, backend)(layer, query)
 
 
 def paged_attention_decode(
@@ -125,27 +106,68 @@ def paged_attention_decode(
     for bit, what it gets alone. For backend, see `default_backend`.
     Raises ValueError, TypeError or IndexError for what does not fit; nothing is read then.
     """
-    chosen = _choose(backend, storage.head_dim)
-    _check_query(query, storage.num_kv_heads, storage.head_dim, storage.dtype)
     _check_batch(query.shape[0], page_tables, seq_lens)
-    storage.check_read(layer, page_tables, seq_lens)
-    if chosen == "kernel":
-        return _compiled_decode()(query, storage.keys(layer), storage.values(layer), page_tables, seq_lens)
-    tables = []
-    room = page_tables.shape[1] * storage.page_size
-    for sequence, seq_len in enumerate(seq_lens.tolist()):
+    return PackedAttention(storage, page_tables, seq_lens, torch.ones_like(seq_lens), backend)(layer, query)
+
+
+class PackedAttention:
+    """Attention of the last tokens of S sequences, packed one sequence after another: planned once, for all layers.
+
+    page_tables, seq_lens: as for `paged_attention_decode`. query_lens: int32 [S], how many tokens of each sequence are
+    queries. With the kernel each token gets, bit for bit, what it gets alone, and what several sequences read from the
+    same pages is read once.
+
+    Raises ValueError, TypeError or IndexError for what does not fit.
+    """
+
+    def __init__(
+        self,
+        storage: PageStorage,
+        page_tables: Tensor,
+        seq_lens: Tensor,
+        query_lens: Tensor,
+        backend: Backend | None = None,
+    ) -> None:
+        if backend not in (None, "kernel", "gather"):
+            raise ValueError(f"backend is {backend!r}; give 'kernel', 'gather' or nothing")
+        self.backend = backend or default_backend(storage.head_dim)
+        self._storage, self._page_tables, self._seq_lens = storage, page_tables, seq_lens
+        self._num_queries = int(query_lens.sum())
+        if self.backend == "kernel":
+            from kvpaged.kernel import Plan
+
+            self._plan = Plan(page_tables, seq_lens, query_lens, storage.num_pages, storage.page_size)
+        else:
+            self._tables = [self._table(sequence, length) for sequence, length in enumerate(seq_lens.tolist())]
+            self._query_lens = query_lens.tolist()
+            for q_len, table in zip(self._query_lens, self._tables, strict=True):
+                _check_lengths(q_len, len(table))
+
+    def __call__(self, layer: int, query: Tensor) -> Tensor:
+        """query: [n, heads, head_dim], n the sum of query_lens -> the same. K and V are stored already."""
+        _check_query(query, self._storage.num_kv_heads, self._storage.head_dim, self._storage.dtype)
+        if len(query) != self._num_queries:
+            raise ValueError(f"query has {len(query)} tokens; the sequences have {self._num_queries} together")
+        self._storage.check_read(layer, self._page_tables, self._seq_lens)
+        if self.backend == "kernel":
+            from kvpaged.kernel import attention
+
+            return attention(self._plan, query, self._storage.keys(layer), self._storage.values(layer))
+        parts = zip(torch.split(query, self._query_lens), self._tables, strict=True)
+        outputs = [contiguous_attention(part, *self._storage.read(layer, table)) for part, table in parts]
+        return torch.cat([query.new_empty(0, *query.shape[1:]), *outputs])
+
+    def _table(self, sequence: int, seq_len: int) -> PageTable:
+        size = self._storage.page_size
+        room = self._page_tables.shape[1] * size
         if not 1 <= seq_len <= room:
             raise ValueError(f"sequence {sequence} has {seq_len} tokens; a row of page_tables maps 1 to {room}")
-        page_ids = page_tables[sequence, : pages_for(seq_len, storage.page_size)].tolist()
-        tables.append(PageTable(storage.page_size, page_ids, seq_len))
+        table = PageTable(size, self._page_tables[sequence, : pages_for(seq_len, size)].tolist(), seq_len)
         try:
-            storage.pages_of(tables[-1])
+            self._storage.pages_of(table)
         except IndexError as error:
             raise IndexError(f"sequence {sequence}: {error}") from None
-    output = torch.empty_like(query)
-    for i, table in enumerate(tables):
-        output[i] = paged_attention(query[i : i + 1], storage, table, layer, "gather")[0]
-    return output
+        return table
 
 
 def streaming_attention(query: Tensor, storage: PageStorage, table: PageTable, layer: int) -> Tensor:

@@ -11,14 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kvpaged.attention import contiguous_attention, default_backend, paged_attention_decode
+from kvpaged.attention import PackedAttention
 from kvpaged.page import PageStorage
 from kvpaged.page_table import PageTable, pages_for
 from kvpaged.sequence import Sequence
-
-# Spans of at most so many tokens are attended to as if each token were a sequence of its own, which ends with it. So a
-# guess is verified by the same arithmetic that decodes without guessing.
-SHORT = 8
 
 
 class Span(NamedTuple):
@@ -42,31 +38,19 @@ class PagedStep:
         self.gathered_pages = 0
         slots: list[int] = []
         known: set[int] = set()  # rows whose K and V are there already
-        short: list[range] = []
-        seq_lens: list[int] = []
-        tables: list[PageTable] = []
-        counts: list[int] = []
-        self._long: list[tuple[int, int, PageTable]] = []
         row = 0
         for sequence, start, stop in spans:
-            end = row + stop - start
             first = min(stop, max(start, sequence.num_computed))
             slots += sequence.table.slot_mapping(first, stop)
             known.update(range(row, row + first - start))
-            if stop - start <= SHORT:
-                tables.append(sequence.table)
-                counts.append(stop - start)
-                seq_lens += range(start + 1, stop + 1)
-                short.append(range(row, end))
-            else:
-                pages = sequence.table.page_ids[: pages_for(stop, storage.page_size)]
-                self._long.append((row, end, PageTable(storage.page_size, pages, stop)))
-            row = end
+            row += stop - start
         self._slots = as_int64(slots)
         self._written = as_int64([each for each in range(row) if each not in known]) if known else None
-        self._short = as_int64([each for rows in short for each in rows]) if self._long else None
-        self._page_tables = torch.from_numpy(_rows(tables).repeat(counts, axis=0))
-        self._seq_lens = as_int64(seq_lens).int()
+        tables = _rows([span.sequence.table for span in spans])
+        lengths = np.array([(span.stop, span.stop - span.start) for span in spans], dtype=np.int32).reshape(-1, 2)
+        seq_lens, query_lens = torch.from_numpy(lengths.T.copy()).unbind()
+        self._attention = PackedAttention(storage, torch.from_numpy(tables), seq_lens, query_lens)
+        self._num_pages = sum(pages_for(span.stop, storage.page_size) for span in spans)
 
     def write(self, layer: int, keys: Tensor, values: Tensor) -> None:
         """Store K and V of the tokens: each [n, num_kv_heads, head_dim]."""
@@ -80,24 +64,9 @@ class PagedStep:
         query: [n, heads, head_dim]. Returns the same shape.
         """
         self.write(layer, keys, values)
-        if self._short is None:
-            return self._decode(layer, query)
-        output = torch.empty_like(query)
-        if len(self._short):
-            output[self._short] = self._decode(layer, query[self._short])
-        for start, stop, table in self._long:
-            if len(table) > stop - start:
-                self.gathered_pages += len(table.page_ids)
-                seen = self.storage.read(layer, table)
-            else:  # the whole sequence is at hand
-                seen = keys[start:stop], values[start:stop]
-            output[start:stop] = contiguous_attention(query[start:stop], *seen)
-        return output
-
-    def _decode(self, layer: int, query: Tensor) -> Tensor:
-        if default_backend(self.storage.head_dim) == "gather":
-            self.gathered_pages += self._page_tables.numel()
-        return paged_attention_decode(query, self.storage, self._page_tables, self._seq_lens, layer)
+        if self._attention.backend == "gather":
+            self.gathered_pages += self._num_pages
+        return self._attention(layer, query)
 
 
 def as_int64(numbers: list[int]) -> Tensor:

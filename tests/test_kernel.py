@@ -3,7 +3,6 @@
 import subprocess
 import sys
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 import torch
@@ -13,6 +12,8 @@ from torch import Tensor
 
 from kvpaged import kernel
 from kvpaged.attention import (
+    Backend,
+    PackedAttention,
     contiguous_attention,
     default_backend,
     naive_attention,
@@ -29,6 +30,7 @@ PAGE_SIZES = st.sampled_from([1, 2, 3, 4, 7, 8, 16, 32, 64])
 HEADS = st.sampled_from([(1, 1), (2, 2), (4, 2), (3, 1), (6, 2), (7, 1), (8, 2)])
 HEAD_DIMS = st.sampled_from([16, 32, 48, 64])
 SEEDS = st.integers(0, 2**31)
+BACKENDS: tuple[Backend, Backend] = ("kernel", "gather")
 HALF = {torch.float16: 2e-3, torch.bfloat16: 2e-2}
 
 
@@ -220,24 +222,6 @@ def test_the_number_of_threads_changes_no_bit() -> None:
         assert torch.equal(batch.decode(), one)
 
 
-@pytest.mark.usefixtures("threads")
-def test_threads_share_what_is_worth_it_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    shared: list[int] = []
-    in_threads = kernel._decode_in_threads
-
-    def counting(arrays: list[Any], most: int) -> None:
-        shared.append(len(arrays[0]))
-        in_threads(arrays, most)
-
-    monkeypatch.setattr(kernel, "_decode_in_threads", counting)
-    small, large = Batch([100, 200], heads=(8, 8), head_dim=64), Batch([5000], heads=(8, 8), head_dim=64)
-    for count, expected in ((1, []), (2, [1])):
-        torch.set_num_threads(count)
-        for batch in (small, large):
-            batch.decode()
-        assert shared == expected
-
-
 def test_where_the_pages_lie_changes_no_bit() -> None:
     torch.manual_seed(0)
     batch = Batch([SPLIT + 100])
@@ -252,23 +236,125 @@ def test_where_the_pages_lie_changes_no_bit() -> None:
     assert torch.equal(batch.decode(), before)
 
 
+# Several queries of a sequence
+
+
+class Prompts:
+    """The last tokens of several sequences, packed: what prefill computes."""
+
+    def __init__(
+        self, lengths: list[int], query_lens: list[int], page_size: int, heads: tuple[int, int], head_dim: int
+    ) -> None:
+        self.batch = Batch(lengths, page_size, heads, head_dim)
+        self.query_lens = query_lens
+        self.query = torch.randn(sum(query_lens), heads[0], head_dim)
+
+    def attend(self) -> Tensor:
+        return self.part(slice(None), self.query_lens, self.batch.seq_lens, self.query)
+
+    def part(self, rows: slice, query_lens: list[int], seq_lens: Tensor, query: Tensor) -> Tensor:
+        counts = torch.tensor(query_lens, dtype=torch.int32)
+        packed = PackedAttention(self.batch.storage, self.batch.page_tables[rows], seq_lens, counts, "kernel")
+        return packed(LAYER, query)
+
+    def alone(self) -> Iterator[Tensor]:
+        """Each token as if it were the last of its sequence, and nobody else there."""
+        row = 0
+        for i, count in enumerate(self.query_lens):
+            for length in range(int(self.batch.seq_lens[i]) - count + 1, int(self.batch.seq_lens[i]) + 1):
+                one = torch.tensor([length], dtype=torch.int32)
+                yield self.part(slice(i, i + 1), [1], one, self.query[row : row + 1])[0]
+                row += 1
+
+    def oracle(self) -> list[tuple[Tensor, float]]:
+        parts = zip(self.query.split(self.query_lens), self.batch.keys, self.batch.values, strict=True)
+        return [(naive_attention(q.double(), k.double(), v.double()), allowance(q, k, v)) for q, k, v in parts]
+
+
+LENGTHS = st.sampled_from([1, 2, 15, 16, 17, 40, 100, TILE, TILE + 1, SPLIT - 1, SPLIT + 20])
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(LENGTHS, st.integers(1, 60)), min_size=1, max_size=4), PAGE_SIZES, HEADS, HEAD_DIMS, SEEDS)
+def test_each_token_of_a_chunk_gets_the_bits_that_it_gets_alone(
+    parts: list[tuple[int, int]], page_size: int, heads: tuple[int, int], head_dim: int, seed: int
+) -> None:
+    torch.manual_seed(seed)
+    lengths = [length for length, _ in parts]
+    prompts = Prompts(lengths, [min(part) for part in parts], page_size, heads, head_dim)
+    output = prompts.attend()
+    for got, expected in zip(output, prompts.alone(), strict=True):
+        assert torch.equal(got, expected)
+    for got, (exact, allowed) in zip(output.split(prompts.query_lens), prompts.oracle(), strict=True):
+        assert error(got, exact) < allowed
+
+
+def test_a_chunk_that_begins_in_one_split_and_ends_in_another_gets_the_bits_of_its_tokens_too() -> None:
+    torch.manual_seed(0)
+    prompts = Prompts([2 * SPLIT + 7, SPLIT + 3, 5], [SPLIT + 20, 8, 5], 16, (4, 2), 32)
+    output = prompts.attend()
+    alone = list(prompts.alone())
+    assert torch.equal(output, torch.stack(alone))
+
+
+@pytest.mark.parametrize("poison", [float("nan"), float("inf"), -float("inf")])
+def test_a_token_sees_nothing_of_those_behind_it_not_even_with_weight_zero(poison: float) -> None:
+    torch.manual_seed(0)
+    prompts = Prompts([50], [50], 16, (4, 2), 32)
+    before = prompts.attend()
+    page_id, slot = prompts.batch.tables[0].lookup(37)
+    for pages in (prompts.batch.storage.keys(LAYER), prompts.batch.storage.values(LAYER)):
+        pages[page_id, :, slot] = poison
+    after = prompts.attend()
+    assert torch.equal(after[:37], before[:37])
+    assert not after[37:].isfinite().any(dim=-1).any()
+
+
+def test_a_chunk_longer_than_its_sequence_and_a_query_of_another_length_are_refused() -> None:
+    prompts = Prompts([50, 7], [50, 7], 16, (4, 2), 32)
+    prompts.query_lens = [49, 8]
+    with pytest.raises(ValueError, match="query has 8 tokens of sequence 1, of 7; it must have 1 to 7"):
+        prompts.attend()
+    prompts.query_lens = [49, 7]
+    with pytest.raises(ValueError, match="query has 57 tokens; the sequences have 56 together"):
+        prompts.attend()
+
+
+# Pages that several sequences read
+
+
+@pytest.mark.parametrize("page_size", [16, 48, 64])
+def test_what_sequences_share_is_read_once_and_changes_no_bit(page_size: int) -> None:
+    torch.manual_seed(0)
+    lengths = [2 * SPLIT + 5, 2 * SPLIT + 40, 2 * SPLIT, SPLIT + 9, 30] + [2 * SPLIT + 1] * 20
+    batch = Batch(lengths, page_size)
+    common = batch.page_tables[0, : 2 * SPLIT // page_size].clone()
+    for row, length in enumerate(lengths):
+        batch.page_tables[row, : min(length // page_size, len(common))] = common[: length // page_size]
+    ones = torch.ones_like(batch.seq_lens)
+    plan = kernel.Plan(batch.page_tables, batch.seq_lens, ones, batch.storage.num_pages, page_size)
+    splits = sum((length - 1) // SPLIT + 1 for length in lengths)
+    assert plan.num_items < splits - 20
+    assert sorted(plan.items[: plan.num_items, 1])[-1] == kernel.QUERIES
+    output = batch.decode()
+    for i in range(len(lengths)):
+        assert torch.equal(output[i], batch.alone(i))
+
+
 # Which backend
 
 
-def test_the_kernel_is_the_default_for_a_lone_query_and_gathering_for_several() -> None:
+def test_the_kernel_is_the_default_and_gathering_is_what_it_is_compared_with() -> None:
     torch.manual_seed(0)
     batch = Batch([100])
-    table, kernel, gathered = batch.tables[0], batch.decode("kernel"), batch.decode("gather")
+    table = batch.tables[0]
     assert default_backend(head_dim=32) == "kernel"
-    assert not torch.equal(kernel, gathered)  # they round differently, which is what tells them apart here
-    assert error(kernel, gathered.double()) < 1e-6
-    assert torch.equal(paged_attention(batch.query, batch.storage, table, LAYER), kernel)
-    assert torch.equal(paged_attention(batch.query, batch.storage, table, LAYER, "gather"), gathered)
-    two = torch.randn(2, 4, 32)
-    expected = contiguous_attention(two, batch.keys[0], batch.values[0])
-    assert torch.equal(paged_attention(two, batch.storage, table, LAYER), expected)
-    with pytest.raises(ValueError, match="query has 2 tokens; the kernel decodes one"):
-        paged_attention(two, batch.storage, table, LAYER, "kernel")
+    for query in (batch.query, torch.randn(30, 4, 32)):
+        in_place, gathered = (paged_attention(query, batch.storage, table, LAYER, name) for name in BACKENDS)
+        assert not torch.equal(in_place, gathered)  # they round differently, which is what tells them apart here
+        assert error(in_place, gathered.double()) < 1e-6
+        assert torch.equal(paged_attention(query, batch.storage, table, LAYER), in_place)
+        assert torch.equal(contiguous_attention(query, batch.keys[0], batch.values[0]), gathered)
 
 
 def test_a_head_dim_that_the_kernel_cannot_serve_is_gathered_or_refused() -> None:

@@ -8,12 +8,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from kvpaged import PagedKVCache
 from kvpaged.attention import contiguous_attention
 from kvpaged.page import PageStorage
-from kvpaged.paged_step import SHORT, PagedStep, Span
+from kvpaged.paged_step import PagedStep, Span
 
 HEADS, KV_HEADS, HEAD_DIM, PAGE_SIZE = 4, 2, 16, 4
-Packed = tuple[list[tuple[Tensor, Tensor, Tensor]], Tensor, int]
 # (tokens computed before, tokens of this span): whole prompts, later parts of prompts, guesses, decodes
-SPANS = [(0, 9), (0, 40), (8, 9), (30, 61), (0, 1), (17, 1), (5, SHORT), (40, 3)]
+SPANS = [(0, 9), (0, 40), (8, 9), (30, 61), (0, 1), (17, 1), (5, 8), (40, 3), (1100, 2)]
+Told = list[tuple[Span, Tensor, Tensor, Tensor]]  # each span, its query, and K and V of its whole sequence
 
 
 class Attention(TorchDispatchMode):
@@ -28,53 +28,61 @@ class Attention(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
+class Packed:
+    """A pass over all spans, what was told to it, and its output."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        self.storage = PageStorage(512, PAGE_SIZE, 1, KV_HEADS, HEAD_DIM)
+        for pages in (self.storage.keys(0), self.storage.values(0)):
+            pages.fill_(float("nan"))
+        cache = PagedKVCache(512, PAGE_SIZE, prefix_caching=False, storage=self.storage)
+        self.told: Told = []
+        for start, count in SPANS:
+            sequence = cache.sequence(range(start + count))
+            keys, values = torch.randn(2, start + count, KV_HEADS, HEAD_DIM)
+            self.storage.write(0, sequence.slot_mapping(0, start), keys[:start], values[:start])
+            sequence.mark_computed(start)
+            query = torch.randn(count, HEADS, HEAD_DIM)
+            self.told.append((Span(sequence, start, start + count), query, keys, values))
+        with Attention() as attention:
+            self.output = self.attend(self.told)
+        self.torch_calls = attention.calls
+
+    def attend(self, told: Told) -> Tensor:
+        spans, queries, keys, values = zip(*told, strict=True)
+        new = zip(queries, keys, values, strict=True)
+        parts = [(query, keys[-len(query) :], values[-len(query) :]) for query, keys, values in new]
+        return PagedStep(self.storage, spans).attend(0, *(torch.cat(each) for each in zip(*parts, strict=True)))
+
+
 @pytest.fixture(scope="module")
 def packed() -> Packed:
-    """Of each span the query, and all K and V of its sequence; the output of all; and torch's calls."""
-    torch.manual_seed(0)
-    storage = PageStorage(128, PAGE_SIZE, 1, KV_HEADS, HEAD_DIM)
-    for pages in (storage.keys(0), storage.values(0)):
-        pages.fill_(float("nan"))
-    cache = PagedKVCache(128, PAGE_SIZE, prefix_caching=False, storage=storage)
-    spans, parts = [], []
-    for start, count in SPANS:
-        sequence = cache.sequence(range(start + count))
-        keys, values = torch.randn(2, start + count, KV_HEADS, HEAD_DIM)
-        storage.write(0, sequence.slot_mapping(0, start), keys[:start], values[:start])
-        sequence.mark_computed(start)
-        spans.append(Span(sequence, start, start + count))
-        parts.append((torch.randn(count, HEADS, HEAD_DIM), keys, values))
-    query = torch.cat([part[0] for part in parts])
-    keys, values = (torch.cat([part[i][-len(part[0]) :] for part in parts]) for i in (1, 2))
-    with Attention() as attention:
-        output = PagedStep(storage, spans).attend(0, query, keys, values)
-    return parts, output, attention.calls
+    return Packed()
 
 
-def test_prompts_of_different_lengths_get_bit_for_bit_what_contiguous_attention_gives(packed: Packed) -> None:
-    parts, output, _ = packed
-    row, compared = 0, 0
-    for query, keys, values in parts:
-        if len(query) > SHORT:
-            assert torch.equal(output[row : row + len(query)], contiguous_attention(query, keys, values))
-            compared += 1
-        row += len(query)
-    assert compared == sum(count > SHORT for _, count in SPANS) == 4
+def test_a_span_gets_bit_for_bit_what_it_gets_alone_and_each_of_its_tokens_too(packed: Packed) -> None:
+    outputs = packed.output.split([len(query) for _, query, *_ in packed.told])
+    for told, output in zip(packed.told, outputs, strict=True):
+        assert torch.equal(packed.attend([told]), output)
+        (sequence, start, stop), query, keys, values = told
+        for index in range(stop - start):
+            token = Span(sequence, start + index, start + index + 1)
+            one = token, query[index : index + 1], keys[: token.stop], values[: token.stop]
+            assert torch.equal(packed.attend([one])[0], output[index])
 
 
-def test_decodes_and_guesses_see_their_own_sequence_up_to_themselves(packed: Packed) -> None:
-    parts, output, _ = packed
+def test_prompts_decodes_and_guesses_see_their_own_sequence_up_to_themselves(packed: Packed) -> None:
     row = 0
-    for query, keys, values in parts:
+    for _, query, keys, values in packed.told:
         expected = contiguous_attention(query.double(), keys.double(), values.double())
-        assert (output[row : row + len(query)] - expected).abs().max() < 1e-6
+        assert (packed.output[row : row + len(query)] - expected).abs().max() < 1e-6
         row += len(query)
-    assert row == len(output)
+    assert row == len(packed.output)
 
 
-def test_a_prompt_costs_one_call_of_attention_however_many_tokens_it_has(packed: Packed) -> None:
-    *_, calls = packed
-    assert calls == sum(count > SHORT for _, count in SPANS)
+def test_pages_are_read_in_place_whatever_a_span_brings(packed: Packed) -> None:
+    assert packed.torch_calls == 0
 
 
 def test_what_is_computed_already_is_not_written_again() -> None:

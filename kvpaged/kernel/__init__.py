@@ -1,95 +1,106 @@
-"""Decode attention and writes on the pages in place, compiled: the calls, what they refuse, threads, the first wait.
+"""Attention and writes on the pages in place, compiled: the calls, and what they refuse.
 
-The code that is compiled, and what makes it fast, is in `kvpaged.kernel.compiled`.
-
-Threads are Python threads around compiled code that holds no lock: numba's own would bring a second OpenMP runtime into
-a process where torch has one, and the two fight for the cores.
+The code that is compiled, and what makes it fast, is in `kvpaged.kernel.compiled`; its threads are in
+`kvpaged.kernel.team`, and the layers of a decoder in `kvpaged.kernel.layers`.
 """
 
 # What numba compiles has no annotations.
 # mypy: disallow-untyped-calls=False
 
 import functools
-import os
-import sys
-import threading
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from kvpaged.kernel.compiled import DONE, THREADED, attend, decode, merge, plan, write
+from kvpaged.kernel.compiled import (
+    QUERIES,
+    attend_bfloat16,
+    attend_float16,
+    attend_float32,
+    count_items,
+    merge_all,
+    plan,
+    write,
+)
+from kvpaged.kernel.team import announced, run
 
 HEAD_DIM_STEP = 16  # head_dim must be a multiple
-# numpy has no bfloat16 and numba no float16: their bits travel as integers of a type of their own.
-_BITS = {torch.float32: torch.float32, torch.float16: torch.int16, torch.bfloat16: torch.uint16}
-_EMPTY = {dtype: torch.empty(0, dtype=bits).numpy() for dtype, bits in _BITS.items()}  # tells the kernel the dtype
+_ATTEND = {torch.float32: attend_float32, torch.float16: attend_float16, torch.bfloat16: attend_bfloat16}
 
 
-def decode_attention(query: Tensor, keys: Tensor, values: Tensor, page_tables: Tensor, seq_lens: Tensor) -> Tensor:
-    """Attention of one token for each of B sequences behind page tables, one layer.
+class Plan:
+    """How the attention of one forward pass is cut into work items; the same for all layers.
 
-    query: [B, heads, head_dim]; keys, values: contiguous pages [num_pages, num_kv_heads, page_size, head_dim] of the
-    same dtype, float32, float16 or bfloat16; sums are float32. page_tables: int32 [B, max_pages]; seq_lens: int32 [B].
-    Returns the shape and dtype of query. `kvpaged.attention` checks shapes and dtypes; this checks what is stored in
-    the tables.
+    page_tables: int32 [S, max_pages]; seq_lens: int32 [S], tokens of each sequence; query_lens: int32 [S], how many of
+    them, the last ones, are queries.
 
-    Raises ValueError for a length or a head_dim that does not fit, IndexError for a page that does not exist; nothing
-    is read then.
+    Raises ValueError for a length that does not fit, IndexError for a page that does not exist.
     """
-    num_sequences, heads, head_dim = query.shape
+
+    def __init__(
+        self, page_tables: Tensor, seq_lens: Tensor, query_lens: Tensor, num_pages: int, page_size: int
+    ) -> None:
+        self.page_tables = page_tables.contiguous()
+        tables, lengths, counts = self.page_tables.numpy(), seq_lens.numpy(), query_lens.numpy()
+        most = count_items(tables, lengths, counts, num_pages, page_size)
+        if most < 0:
+            sequence = -1 - most
+            _refuse(sequence, tables[sequence].tolist(), lengths[sequence], counts[sequence], num_pages, page_size)
+        self.items = np.empty((most, 4), dtype=np.int64)
+        self.members = np.empty((most, QUERIES), dtype=np.int64)
+        self.first_partial = np.empty(counts.sum() + 1, dtype=np.int64)
+        self.num_items = plan(tables, lengths, counts, page_size, self.items, self.members, self.first_partial)
+        self.num_partials = int(self.first_partial[-1])
+        self.num_pairs = int(lengths.astype(np.int64) @ counts)  # of a query and a token, about
+
+
+def attention(plan: Plan, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Causal attention of packed queries to pages, one layer.
+
+    query: [n, heads, head_dim], those of one sequence after another; keys, values: contiguous pages
+    [num_pages, num_kv_heads, page_size, head_dim] of the same dtype, float32, float16 or bfloat16; sums are float32.
+    Returns the shape and dtype of query. A query gets the same bits whatever else the plan holds. `kvpaged.attention`
+    checks shapes and dtypes.
+
+    Raises ValueError for a head_dim that does not fit; nothing is read then.
+    """
+    num_queries, heads, head_dim = query.shape
     num_pages, num_kv_heads, page_size, _ = keys.shape
     if head_dim % HEAD_DIM_STEP:
         raise ValueError(
             f"head_dim is {head_dim}; the kernel needs a multiple of {HEAD_DIM_STEP}: use backend='gather'"
         )
-    _compile_decode(keys.dtype)
-    queries, tables, lengths = query.float().contiguous(), page_tables.contiguous(), seq_lens.contiguous()
+    queries = query.float().contiguous()
     output = torch.empty_like(queries)
-    threads = torch.get_num_threads()
-    outcome = decode(
+    if not num_queries:
+        return output.to(query.dtype)
+    partial = torch.empty(plan.num_partials, heads, head_dim + 2)
+    run(
+        _ATTEND[keys.dtype],
+        plan.num_pairs * heads * head_dim,
         queries.data_ptr(),
         keys.data_ptr(),
         values.data_ptr(),
-        tables.data_ptr(),
-        lengths.data_ptr(),
         output.data_ptr(),
-        num_sequences,
+        partial.data_ptr(),
+        plan.page_tables.data_ptr(),
+        plan.items.ctypes.data,
+        plan.members.ctypes.data,
+        plan.first_partial.ctypes.data,
+        num_queries,
         heads,
         head_dim,
         num_pages,
         num_kv_heads,
         page_size,
-        tables.shape[1],
-        _EMPTY[keys.dtype],
-        threads,
+        *plan.page_tables.shape,
+        plan.num_items,
     )
-    if outcome == THREADED:
-        pages = (each.view(_BITS[each.dtype]) for each in (keys, values))
-        arrays = [each.detach().numpy() for each in (queries, *pages, tables, lengths, output)]
-        _decode_in_threads(arrays, threads)
-    elif outcome != DONE:
-        _refuse(outcome, tables[outcome].tolist(), int(lengths[outcome]), num_pages, page_size)
+    if plan.num_partials:
+        at = (plan.first_partial.ctypes.data, partial.data_ptr(), output.data_ptr())
+        run(merge_all, partial.numel(), *at, num_queries, heads, head_dim)
     return output if query.dtype == torch.float32 else output.to(query.dtype)
-
-
-def _decode_in_threads(arrays: "list[np.ndarray[Any, Any]]", most: int) -> None:
-    """What `decode` does alone, shared out; it has checked the tables."""
-    query, keys, values, tables, lengths, output = arrays
-    num_sequences, heads, head_dim = query.shape
-    first_item = np.empty(num_sequences + 1, dtype=np.int64)
-    plan(tables, lengths, len(keys), keys.shape[2], first_item)
-    num_items = int(first_item[-1])
-    partial = np.empty((num_items, heads, head_dim + 2), dtype=np.float32)
-    arguments = (query, keys, values, tables, lengths, first_item, partial, output)
-    threads = min(most, num_items)
-    others = [_helpers(threads - 1).submit(attend, *arguments, share, threads) for share in range(1, threads)]
-    attend(*arguments, 0, threads)
-    for other in others:
-        other.result()
-    merge(first_item, partial, output)
 
 
 def write_slots(slots: Tensor, keys: Tensor, values: Tensor, key_pages: Tensor, value_pages: Tensor) -> bool:
@@ -102,6 +113,8 @@ def write_slots(slots: Tensor, keys: Tensor, values: Tensor, key_pages: Tensor, 
     _compile_write()
     keys, values = keys.contiguous(), values.contiguous()
     num_pages, num_kv_heads, page_size, head_dim = key_pages.shape
+    # A call from Python pays for each argument: 0.1 microseconds for an integer, ten times that for a tensor made an
+    # array. So what is called at each layer takes addresses.
     written: bool = write(
         slots.data_ptr(),
         keys.data_ptr(),
@@ -117,59 +130,21 @@ def write_slots(slots: Tensor, keys: Tensor, values: Tensor, key_pages: Tensor, 
     return written
 
 
-# A call from Python pays for each argument: about 0.1 microseconds for an integer, ten times that for a tensor made an
-# array. So what is called at each layer takes addresses. It is compiled, or loaded, by a call on nothing, and a person
-# who must wait for that is told.
-
-
-@functools.cache
-def _compile_decode(dtype: torch.dtype) -> None:
-    with _announced():
-        decode(0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, _EMPTY[dtype], 1)
-
-
 @functools.cache
 def _compile_write() -> None:
-    with _announced():
+    with announced():
         write(0, 0, 0, 0, 0, 0, 1, 1, 1, 1)
 
 
-def _refuse(sequence: int, page_ids: list[int], seq_len: int, num_pages: int, page_size: int) -> None:
+def _refuse(sequence: int, page_ids: list[int], seq_len: int, q_len: int, num_pages: int, page_size: int) -> None:
     room = len(page_ids) * page_size
     if not 1 <= seq_len <= room:
         raise ValueError(f"sequence {sequence} has {seq_len} tokens; a row of page_tables maps 1 to {room}")
+    if not 1 <= q_len <= seq_len:
+        raise ValueError(f"query has {q_len} tokens of sequence {sequence}, of {seq_len}; it must have 1 to {seq_len}")
     for position, page_id in enumerate(page_ids):
         if not 0 <= page_id < num_pages:
             raise IndexError(
                 f"sequence {sequence}: entry {position} of the page table names page {page_id}; "
                 f"the storage has pages 0..{num_pages - 1}"
             )
-
-
-@functools.cache
-def _helpers(count: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(count, thread_name_prefix="kvpaged")
-
-
-if hasattr(os, "register_at_fork"):  # threads do not survive a fork
-    os.register_at_fork(after_in_child=_helpers.cache_clear)
-
-
-class _announced:
-    """Tells a person what they wait for, when a call takes a second: compiled code does not, but compiling does."""
-
-    def __enter__(self) -> None:
-        self.timer = None
-        if sys.stderr.isatty():
-            self.timer = threading.Timer(1.0, _announce)
-            self.timer.daemon = True
-            self.timer.start()
-
-    def __exit__(self, *_: object) -> None:
-        if self.timer:
-            self.timer.cancel()
-
-
-@functools.cache  # writing and reading are compiled apart; who waits for both is told once
-def _announce() -> None:
-    print("kvpaged: compiling the kernel for this processor, once; about 10 seconds ...", file=sys.stderr, flush=True)

@@ -1,26 +1,27 @@
-"""What is compiled: decode attention and writes on the pages in place, in numba and LLVM's vector instructions.
+"""What is compiled: attention on the pages in place, a decoder's layers, and writes, in numba and LLVM's vector code.
 
-What makes it fast, in the order of what it brings:
+What makes attention fast, in the order of what it brings:
 
 1. K and V are read once, where they lie, in the order they lie: a block of 16 tokens, all its kv heads, then the next
    block. Each cache line of the next block is requested while this one is worked on, because page tables point
    anywhere and the processor's own prefetcher cannot know where.
-2. All query heads of a kv head are served by one read of it (GQA).
+2. All query heads of a kv head are served by one read of it (GQA), and so are up to 16 consecutive queries of a prompt.
 3. A tile of 128 tokens takes two passes: scores of all its K, then softmax, then all its V; the running maximum and sum
    of the online softmax change once per tile.
 4. Sixteen numbers at a time, and sixteen dot products summed together: the innermost loops are written in LLVM's vector
    instructions, which it compiles for any processor.
 
-A sequence is cut into splits of 1024 tokens by its length alone, and each split is computed in one fixed order. So
-neither the batch nor the number of threads changes a bit of the result. Splits are merged as in Dao et al.,
-"Flash-Decoding for long-context inference" (2023).
+What keeps the bits: a query is computed in an order that depends on the tokens it sees, and on nothing else. Its tokens
+are cut into splits of 1024 and tiles of 128 from the first token on. Which queries share its work item, how many
+threads take items, and when, is not in the formula. Splits are merged as in Dao et al., "Flash-Decoding for
+long-context inference" (2023). The layers have their own way to the same end, told above them.
 
 All that is compiled is in this one file, because numba's cache on disk notices a change in the file of the kernel only.
 """
 
 # What numba compiles has no annotations, and its own have no stubs.
 # mypy: disallow-untyped-defs=False, disallow-untyped-calls=False, disallow-untyped-decorators=False
-# mypy: disable-error-code="call-arg,import-untyped,attr-defined"
+# mypy: disable-error-code="call-arg,import-untyped,attr-defined,var-annotated"
 
 import math
 from collections.abc import Callable, Iterator
@@ -34,15 +35,19 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 SPLIT = 1024  # tokens of one work item
+QUERIES = 16  # consecutive queries of one work item
 TILE = 128  # tokens whose scores exist at one time
 HASH_FACTOR = 0x9E3779B1  # spreads slots that are a page apart over a hash table (Knuth's multiplicative hashing)
-THREADED_BYTES = 1 << 20  # of K: below this, waking a second thread costs more than it brings
 LOWEST = np.float32(np.finfo(np.float32).min)
+FLOAT32, FLOAT16, BFLOAT16 = (np.empty(0, dtype) for dtype in (np.float32, np.int16, np.uint16))  # as they travel
 LOG2_E = 1 / math.log(2)
-DONE, THREADED = -1, -2  # outcomes of `decode`, beside the number of a sequence that does not fit
 
 # Vector instructions. AVX-512 has 32 registers of 16 floats; elsewhere 8 floats keep the accumulators in registers.
 LANES = 16 if llvmlite.binding.get_host_cpu_features().get("avx512f") else 8
+ARGUMENTS = 24  # at most, of what runs in threads
+OUTPUTS = 64  # of a linear layer, for two panels of tokens: one work item
+WIDE = LANES // 2  # outputs of a tile of two panels: their sums fill half the registers
+LINE_FEATURES = 16  # weights of a row between two looks ahead
 BLOCK = 16  # tokens scored between two looks at the page table
 _FLOAT, _INT, _ADDRESS = ir.FloatType(), ir.IntType(32), ir.IntType(64)
 _FLOATS, _INTS = ir.VectorType(_FLOAT, LANES), ir.VectorType(_INT, LANES)
@@ -50,90 +55,128 @@ _FLOAT_BYTES, _ADDRESS_BYTES, LINE_BYTES = 4, 8, 64
 
 
 @njit(cache=True, nogil=True)
-def decode(
+def count_items(page_tables, seq_lens, query_lens, num_pages, page_size):
+    """How many work items `plan` may need; or -1 - s if sequence s does not fit."""
+    num_items = 0
+    for sequence in range(len(seq_lens)):
+        length, num_queries = seq_lens[sequence], query_lens[sequence]
+        if length < 1 or length > page_tables.shape[1] * page_size or not 1 <= num_queries <= length:
+            return -1 - sequence
+        for index in range((length - 1) // page_size + 1):
+            if not 0 <= page_tables[sequence, index] < num_pages:
+                return -1 - sequence
+        num_items += ((num_queries - 1) // QUERIES + 1) * ((length - 1) // SPLIT + 1)
+    return num_items
+
+
+@njit(cache=True, nogil=True)
+def plan(page_tables, seq_lens, query_lens, page_size, items, members, first_partial):
+    """Cut attention into work items: up to QUERIES queries, and one split of the tokens that all of them read.
+
+    They are consecutive queries of one sequence, or the lone queries of sequences that hold the same pages there.
+    items: [most, 4], filled with (a sequence that holds the pages, queries, first query's position, split). members:
+    [most, QUERIES], the queries' numbers. first_partial: [queries + 1], where a query's splits begin among those of all
+    queries that see several. Returns the number of items.
+    """
+    num_items = query = 0
+    first_partial[0] = 0
+    for sequence in range(len(seq_lens)):
+        length, num_queries = seq_lens[sequence], query_lens[sequence]
+        for first in range(0, num_queries, QUERIES):
+            queries, position = min(QUERIES, num_queries - first), length - num_queries + first
+            for split in range((position + queries - 1) // SPLIT + 1):
+                if num_queries == 1 and position + 1 >= (split + 1) * SPLIT:
+                    item = _shared(page_tables, sequence, split, page_size, items, num_items)
+                    if item >= 0:
+                        members[item, items[item, 1]] = query
+                        items[item, 1] += 1
+                        continue
+                items[num_items, 0], items[num_items, 1] = sequence, queries
+                items[num_items, 2], items[num_items, 3] = position, split
+                for q in range(queries):
+                    members[num_items, q] = query + first + q
+                num_items += 1
+        for position in range(length - num_queries, length):
+            splits = position // SPLIT + 1
+            first_partial[query + 1] = first_partial[query] + (splits if splits > 1 else 0)
+            query += 1
+    return num_items
+
+
+@njit(cache=True, nogil=True)
+def _shared(page_tables, sequence, split, page_size, items, num_items):
+    """The item that reads the same pages for this whole split, and has room for one more lone query; or -1."""
+    first, stop = split * SPLIT // page_size, ((split + 1) * SPLIT - 1) // page_size + 1
+    for item in range(num_items):
+        if items[item, 3] == split and items[item, 1] < QUERIES and items[item, 2] + 1 >= (split + 1) * SPLIT:
+            other, index = items[item, 0], first
+            while index < stop and page_tables[other, index] == page_tables[sequence, index]:
+                index += 1
+            if index == stop:
+                return item
+    return -1
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def attend(
+    next_at,
     query_at,
     keys_at,
     values_at,
-    tables_at,
-    lengths_at,
     output_at,
-    num_sequences,
+    partial_at,
+    tables_at,
+    items_at,
+    members_at,
+    first_partial_at,
+    num_queries,
     heads,
     head_dim,
     num_pages,
     num_kv_heads,
     page_size,
+    num_sequences,
     max_pages,
+    num_items,
     empty,
-    threads,
 ):
-    """Plan, attend and merge in one call; DONE, or THREADED if it is worth more threads than this one."""
+    """Attention of all queries, as far as nobody else takes their items.
+
+    A query that sees one split goes to the output; what others get of each split goes to `partial`, unscaled, with its
+    maximum and sum.
+    """
+    query = carray(_pointer(query_at), (num_queries, heads, head_dim), np.float32)
+    output = carray(_pointer(output_at), (num_queries, heads, head_dim), np.float32)
+    page_tables = carray(_pointer(tables_at), (num_sequences, max_pages), np.int32)
+    items = carray(_pointer(items_at), (num_items, 4), np.int64)
+    members = carray(_pointer(members_at), (num_items, QUERIES), np.int64)
+    first_partial = carray(_pointer(first_partial_at), (num_queries + 1,), np.int64)
+    partial = carray(_pointer(partial_at), (first_partial[num_queries], heads, head_dim + 2), np.float32)
     pages = (num_pages, num_kv_heads, page_size, head_dim)
     keys, values = carray(_pointer(keys_at), pages, empty.dtype), carray(_pointer(values_at), pages, empty.dtype)
-    page_tables = carray(_pointer(tables_at), (num_sequences, max_pages), np.int32)
-    seq_lens = carray(_pointer(lengths_at), (num_sequences,), np.int32)
-    first_item = np.empty(num_sequences + 1, np.int64)
-    misfit = plan(page_tables, seq_lens, num_pages, page_size, first_item)
-    if misfit >= 0:
-        return misfit
-    num_items = first_item[-1]
-    if threads > 1 and num_items > 1:
-        num_bytes = seq_lens.sum() * num_kv_heads * head_dim * empty.itemsize
-        if num_bytes >= THREADED_BYTES:
-            return THREADED
-    query = carray(_pointer(query_at), (num_sequences, heads, head_dim), np.float32)
-    output = carray(_pointer(output_at), (num_sequences, heads, head_dim), np.float32)
-    partial = np.empty((num_items if num_items > num_sequences else 0, heads, head_dim + 2), np.float32)
-    attend(query, keys, values, page_tables, seq_lens, first_item, partial, output, 0, 1)
-    if num_items > num_sequences:
-        merge(first_item, partial, output)
-    return DONE
-
-
-@njit(cache=True, nogil=True)
-def plan(page_tables, seq_lens, num_pages, page_size, first_item):
-    """Number the work items of each sequence; return the first sequence that does not fit, or -1."""
-    items = 0
-    for sequence in range(len(seq_lens)):
-        length = seq_lens[sequence]
-        if length < 1 or length > page_tables.shape[1] * page_size:
-            return sequence
-        for index in range((length - 1) // page_size + 1):
-            if not 0 <= page_tables[sequence, index] < num_pages:
-                return sequence
-        first_item[sequence] = items
-        items += (length - 1) // SPLIT + 1
-    first_item[len(seq_lens)] = items
-    return -1
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def attend(query, keys, values, page_tables, seq_lens, first_item, partial, output, share, shares):
-    """Work items share, share + shares, ...: one split of one sequence each.
-
-    A sequence of one split goes to `output`; splits of others go to `partial`, unscaled, each with its maximum and sum.
-    """
-    _, heads, head_dim = query.shape
-    _, num_kv_heads, page_size, _ = keys.shape
     group = heads // num_kv_heads
     page_bytes, head_bytes, row_bytes, _ = keys.strides
-    # What the vector code reads and writes is handed over as addresses.
-    scaled = np.empty((heads, head_dim), np.float32)
-    scores = np.empty((heads, TILE), np.float32)
-    weighted = np.empty((heads, head_dim), np.float32)
+    # What the vector code reads and writes is handed over as addresses. A row is one head of one query; the rows of a
+    # kv head stand together.
+    most = heads * items[:, 1].max()
+    scaled = np.empty((most, head_dim), np.float32)
+    scores = np.empty((most, TILE), np.float32)
+    weighted = np.empty((most, head_dim), np.float32)
     rows = np.empty(SPLIT + 2 * BLOCK, np.int64)
+    last_rows = np.empty(2 * BLOCK, np.int64)
     scaled_at, scores_at = scaled.ctypes.data, scores.ctypes.data
-    weighted_at, rows_at = weighted.ctypes.data, rows.ctypes.data
-    largest = np.empty(heads, np.float32)
-    total = np.empty(heads, np.float32)
+    weighted_at, rows_at, last_rows_at = weighted.ctypes.data, rows.ctypes.data, last_rows.ctypes.data
+    largest = np.empty(most, np.float32)
+    total = np.empty(most, np.float32)
     scale = np.float32(LOG2_E / math.sqrt(head_dim))  # exp(x) = exp2(x log2 e)
 
-    sequence = 0
-    for item in range(share, first_item[-1], shares):
-        while first_item[sequence + 1] <= item:
-            sequence += 1
-        start = (item - first_item[sequence]) * SPLIT
-        count = min(SPLIT, seq_lens[sequence] - start)
+    item = _take(next_at)
+    while item < num_items:
+        sequence, queries, position, split = items[item]
+        start = split * SPLIT
+        # The first query sees the first `seen` tokens of the split, each further one a token more; or all see all.
+        seen = position + 1 - start
+        count = min(SPLIT, seen + queries - 1)
         # Where in its layer each token's row of kv head 0 begins. Behind the last token stands the last token again,
         # so that a block may be scored, and prefetched, whole.
         for i in range(count):
@@ -141,99 +184,336 @@ def attend(query, keys, values, page_tables, seq_lens, first_item, partial, outp
             rows[i] = page_id * page_bytes + (start + i) % page_size * row_bytes
         for i in range(count, (count + BLOCK - 1) // BLOCK * BLOCK + BLOCK):
             rows[i] = rows[count - 1]
+        width = queries * group  # rows of a kv head
         for head in range(heads):
-            largest[head] = LOWEST
-            total[head] = 0
-            for d in range(head_dim):
-                scaled[head, d] = query[sequence, head, d] * scale
-                weighted[head, d] = 0
+            for q in range(queries):
+                row = head // group * width + q * group + head % group
+                largest[row] = LOWEST
+                total[row] = 0
+                for d in range(head_dim):
+                    scaled[row, d] = query[members[item, q], head, d] * scale
+                    weighted[row, d] = 0
 
         for tile in range(0, count, TILE):
             filled = min(TILE, count - tile)
-            padded = (filled + BLOCK - 1) // BLOCK * BLOCK
             for token in range(0, filled, BLOCK):
-                row = rows_at + (tile + token) * _ADDRESS_BYTES
+                tokens_at = rows_at + (tile + token) * _ADDRESS_BYTES
+                blind = max(0, tile + token + 1 - seen)  # queries that see nothing of this block
                 for kv_head in range(num_kv_heads):
                     base = keys.ctypes.data + kv_head * head_bytes
-                    head = kv_head * group
-                    end = head + group
-                    while head < end:
-                        q = scaled_at + head * head_dim * _FLOAT_BYTES
-                        s = scores_at + (head * TILE + token) * _FLOAT_BYTES
-                        if end - head >= 4:
-                            _score_block(keys, base, row, q, head_dim, s, 4)
-                            head += 4
-                        elif end - head >= 2:
-                            _score_block(keys, base, row, q, head_dim, s, 2)
-                            head += 2
+                    row = kv_head * width + blind * group
+                    end = kv_head * width + width
+                    while row < end:
+                        q = scaled_at + row * head_dim * _FLOAT_BYTES
+                        s = scores_at + (row * TILE + token) * _FLOAT_BYTES
+                        if end - row > 4:
+                            _score_rows(keys, base, tokens_at, q, head_dim, s)
+                            row += 4
+                        elif end - row == 4:
+                            _score_block(keys, base, tokens_at, q, head_dim, s, 4)
+                            row += 4
+                        elif end - row >= 2:
+                            _score_block(keys, base, tokens_at, q, head_dim, s, 2)
+                            row += 2
                         else:
-                            _score_block(keys, base, row, q, head_dim, s, 1)
-                            head += 1
+                            _score_block(keys, base, tokens_at, q, head_dim, s, 1)
+                            row += 1
 
-            for head in range(heads):
-                s = scores_at + head * TILE * _FLOAT_BYTES
-                for token in range(filled, padded):
-                    scores[head, token] = LOWEST
-                larger = max(largest[head], _largest(s, padded))
-                if larger > largest[head]:
-                    shrink = np.float32(2) ** (largest[head] - larger)
-                    total[head] *= shrink
-                    for d in range(head_dim):
-                        weighted[head, d] *= shrink
-                    largest[head] = larger
-                total[head] += _exponentiate(s, padded, larger)
+            for q in range(max(0, tile + 1 - seen), queries):
+                visible = min(filled, seen + q - tile)
+                padded = (visible + BLOCK - 1) // BLOCK * BLOCK
+                for kv_head in range(num_kv_heads):
+                    for row in range(kv_head * width + q * group, kv_head * width + (q + 1) * group):
+                        s = scores_at + row * TILE * _FLOAT_BYTES
+                        for token in range(visible, padded):
+                            scores[row, token] = LOWEST
+                        larger = max(largest[row], _largest(s, padded))
+                        if larger > largest[row]:
+                            shrink = np.float32(2) ** (largest[row] - larger)
+                            total[row] *= shrink
+                            for d in range(head_dim):
+                                weighted[row, d] *= shrink
+                            largest[row] = larger
+                        total[row] += _exponentiate(s, padded, larger)
 
             for token in range(0, filled, BLOCK):
-                row = rows_at + (tile + token) * _ADDRESS_BYTES
+                tokens_at = rows_at + (tile + token) * _ADDRESS_BYTES
+                blind = max(0, tile + token + 1 - seen)
+                whole = min(queries, max(0, tile + token + BLOCK - seen))  # the first query that sees the whole block
                 for kv_head in range(num_kv_heads):
                     base = values.ctypes.data + kv_head * head_bytes
-                    head = kv_head * group
-                    end = head + group
-                    while head < end:
-                        o = weighted_at + head * head_dim * _FLOAT_BYTES
-                        w = scores_at + (head * TILE + token) * _FLOAT_BYTES
-                        if end - head >= 4:
-                            _weigh_block(values, base, row, w, head_dim, o, 4)
-                            head += 4
-                        elif end - head >= 2:
-                            _weigh_block(values, base, row, w, head_dim, o, 2)
-                            head += 2
+                    row = kv_head * width + whole * group
+                    end = kv_head * width + width
+                    while row < end:
+                        o = weighted_at + row * head_dim * _FLOAT_BYTES
+                        w = scores_at + (row * TILE + token) * _FLOAT_BYTES
+                        if end - row > 4:
+                            _weigh_block(values, base, tokens_at, w, head_dim, o, 4, 0)
+                            row += 4
+                        elif end - row == 4:
+                            _weigh_block(values, base, tokens_at, w, head_dim, o, 4, 1)
+                            row += 4
+                        elif end - row >= 2:
+                            _weigh_block(values, base, tokens_at, w, head_dim, o, 2, 1)
+                            row += 2
                         else:
-                            _weigh_block(values, base, row, w, head_dim, o, 1)
-                            head += 1
+                            _weigh_block(values, base, tokens_at, w, head_dim, o, 1, 1)
+                            row += 1
+                # A query that sees a part of the block must not touch the rest, not even with weight 0.
+                for q in range(blind, whole):
+                    visible = seen + q - tile - token
+                    for i in range(2 * BLOCK):
+                        last_rows[i] = rows[tile + token + min(i, visible - 1)]
+                    for kv_head in range(num_kv_heads):
+                        base = values.ctypes.data + kv_head * head_bytes
+                        row = kv_head * width + q * group
+                        end = row + group
+                        while row < end:
+                            o = weighted_at + row * head_dim * _FLOAT_BYTES
+                            w = scores_at + (row * TILE + token) * _FLOAT_BYTES
+                            if end - row >= 4:
+                                _weigh_block(values, base, last_rows_at, w, head_dim, o, 4, 0)
+                                row += 4
+                            elif end - row >= 2:
+                                _weigh_block(values, base, last_rows_at, w, head_dim, o, 2, 1)
+                                row += 2
+                            else:
+                                _weigh_block(values, base, last_rows_at, w, head_dim, o, 1, 1)
+                                row += 1
 
-        if first_item[sequence + 1] - first_item[sequence] == 1:
+        for q in range(max(0, 1 - seen), queries):
+            number = members[item, q]
+            several = first_partial[number + 1] > first_partial[number]
             for head in range(heads):
-                for d in range(head_dim):
-                    output[sequence, head, d] = weighted[head, d] / total[head]
-        else:
-            for head in range(heads):
-                for d in range(head_dim):
-                    partial[item, head, d] = weighted[head, d]
-                partial[item, head, head_dim] = largest[head]
-                partial[item, head, head_dim + 1] = total[head]
+                row = head // group * width + q * group + head % group
+                if several:
+                    slot = first_partial[number] + split
+                    for d in range(head_dim):
+                        partial[slot, head, d] = weighted[row, d]
+                    partial[slot, head, head_dim] = largest[row]
+                    partial[slot, head, head_dim + 1] = total[row]
+                else:
+                    for d in range(head_dim):
+                        output[number, head, d] = weighted[row, d] / total[row]
+        item = _take(next_at)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def merge(first_item, partial, output):
-    """Merge the splits of each sequence that has several."""
-    _, heads, head_dim = output.shape
-    for sequence in range(len(first_item) - 1):
-        first, end = first_item[sequence], first_item[sequence + 1]
-        if end - first == 1:
+def merge(next_at, first_partial_at, partial_at, output_at, num_queries, heads, head_dim):
+    """Merge the splits of each query that sees several. An item is a query."""
+    first_partial = carray(_pointer(first_partial_at), (num_queries + 1,), np.int64)
+    partial = carray(_pointer(partial_at), (first_partial[num_queries], heads, head_dim + 2), np.float32)
+    output = carray(_pointer(output_at), (num_queries, heads, head_dim), np.float32)
+    while True:
+        query = _take(next_at)
+        if query >= num_queries:
+            break
+        first, end = first_partial[query], first_partial[query + 1]
+        if first == end:
             continue
         for head in range(heads):
             largest = partial[first:end, head, head_dim].max()
             total = np.float32(0)
             for d in range(head_dim):
-                output[sequence, head, d] = 0
+                output[query, head, d] = 0
             for item in range(first, end):
                 weight = np.float32(2) ** (partial[item, head, head_dim] - largest)
                 total += weight * partial[item, head, head_dim + 1]
                 for d in range(head_dim):
-                    output[sequence, head, d] += weight * partial[item, head, d]
+                    output[query, head, d] += weight * partial[item, head, d]
             for d in range(head_dim):
-                output[sequence, head, d] /= total
+                output[query, head, d] /= total
+
+
+# Linear layers and what stands between them
+#
+# LANES tokens are computed side by side, each in a lane of its own of every vector: a panel of tokens is
+# [features, LANES]. A weight is read where it is stored, spread to all lanes and multiplied with all tokens at once; a
+# sum is one chain over the features in their order. No lane looks at another, so no token can tell who its neighbours
+# are.
+
+
+@njit(cache=True, nogil=True)
+def spread(next_at, rows_at, num_rows, width, panels_at):
+    """Rows [num_rows, width] -> panels [panels, width, LANES]; lanes without a row hold zeros. An item is a panel."""
+    rows = carray(_pointer(rows_at), (num_rows, width), np.float32)
+    num_panels = (num_rows + LANES - 1) // LANES
+    panels = carray(_pointer(panels_at), (num_panels, width, LANES), np.float32)
+    panel = _take(next_at)
+    while panel < num_panels:
+        first = panel * LANES
+        used = min(LANES, num_rows - first)
+        for feature in range(width):
+            for lane in range(used):
+                panels[panel, feature, lane] = rows[first + lane, feature]
+            for lane in range(used, LANES):
+                panels[panel, feature, lane] = 0
+        panel = _take(next_at)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def normalize(next_at, hidden_at, num_panels, width, weight_at, epsilon_at, output_at):
+    """RMSNorm of each token. An item is a panel."""
+    hidden = carray(_pointer(hidden_at), (num_panels, width, LANES), np.float32)
+    output = carray(_pointer(output_at), (num_panels, width, LANES), np.float32)
+    weight = carray(_pointer(weight_at), (width,), np.float32)
+    epsilon = carray(_pointer(epsilon_at), (1,), np.float32)[0]
+    scale = np.empty(LANES, np.float32)
+    panel = _take(next_at)
+    while panel < num_panels:
+        scale[:] = 0
+        for feature in range(width):
+            for lane in range(LANES):
+                scale[lane] += hidden[panel, feature, lane] * hidden[panel, feature, lane]
+        for lane in range(LANES):
+            scale[lane] = np.float32(1) / np.sqrt(scale[lane] / np.float32(width) + epsilon)
+        for feature in range(width):
+            for lane in range(LANES):
+                output[panel, feature, lane] = weight[feature] * (hidden[panel, feature, lane] * scale[lane])
+        panel = _take(next_at)
+
+
+@njit(cache=True, nogil=True)
+def project_heads(
+    next_at,
+    tokens_at,
+    num_tokens,
+    width,
+    query_weight_at,
+    key_weight_at,
+    value_weight_at,
+    kind,
+    num_heads,
+    num_kv_heads,
+    head_dim,
+    angles_at,
+    query_at,
+    keys_at,
+    values_at,
+):
+    """Query, keys and values [num_tokens, heads, head_dim]; query and keys turned. An item is a head of two panels."""
+    num_panels = (num_tokens + LANES - 1) // LANES
+    angles = carray(_pointer(angles_at), (num_panels, head_dim, LANES), np.float32)
+    product = np.empty((2, head_dim, LANES), np.float32)
+    half, pairs = head_dim // 2, (num_panels + 1) // 2
+    item = _take(next_at)
+    while item < (num_heads + 2 * num_kv_heads) * pairs:
+        head, panel = item // pairs, item % pairs * 2
+        used = min(2, num_panels - panel)
+        if head < num_heads:
+            weight_at, heads, rows_at = query_weight_at, num_heads, query_at
+        elif head < num_heads + num_kv_heads:
+            weight_at, heads, rows_at = key_weight_at, num_kv_heads, keys_at
+            head -= num_heads
+        else:
+            weight_at, heads, rows_at = value_weight_at, num_kv_heads, values_at
+            head -= num_heads + num_kv_heads
+        _multiply(tokens_at, panel, used, width, weight_at, kind, head * head_dim, head_dim, product.ctypes.data)
+        rows = carray(_pointer(rows_at), (num_tokens, heads, head_dim), np.float32)
+        for each in range(used):
+            if rows_at != values_at:
+                for i in range(half):
+                    for lane in range(LANES):
+                        left, right = product[each, i, lane], product[each, i + half, lane]
+                        cos, sin = angles[panel + each, i, lane], angles[panel + each, i + half, lane]
+                        product[each, i, lane] = left * cos - right * sin
+                        product[each, i + half, lane] = right * cos + left * sin
+            first = (panel + each) * LANES
+            for lane in range(min(LANES, num_tokens - first)):
+                for i in range(head_dim):
+                    rows[first + lane, head, i] = product[each, i, lane]
+        item = _take(next_at)
+
+
+@njit(cache=True, nogil=True)
+def project_gated(next_at, tokens_at, num_panels, width, gate_at, up_at, kind, outputs, output_at):
+    """SwiGLU's inner half, [num_panels, outputs, LANES]: one product times the SiLU of another."""
+    product = np.empty((2, 2, OUTPUTS, LANES), np.float32)  # gate and up, of two panels
+    pairs = (num_panels + 1) // 2
+    item = _take(next_at)
+    while item < (outputs + OUTPUTS - 1) // OUTPUTS * pairs:
+        first, panel = item // pairs * OUTPUTS, item % pairs * 2
+        used, count = min(2, num_panels - panel), min(OUTPUTS, outputs - first)
+        gate, up = product[0].ctypes.data, product[1].ctypes.data
+        _multiply(tokens_at, panel, used, width, gate_at, kind, first, count, gate)
+        _multiply(tokens_at, panel, used, width, up_at, kind, first, count, up)
+        for each in range(used):
+            here = each * count * LANES * _FLOAT_BYTES
+            there = ((panel + each) * outputs + first) * LANES * _FLOAT_BYTES
+            _gate(gate + here, up + here, output_at + there, count * LANES)
+        item = _take(next_at)
+
+
+@njit(cache=True, nogil=True)
+def project_onto(next_at, tokens_at, num_panels, width, weight_at, kind, outputs, hidden_at):
+    """Add a product to the stream [num_panels, outputs, LANES]."""
+    hidden = carray(_pointer(hidden_at), (num_panels, outputs, LANES), np.float32)
+    scratch = np.empty(2 * OUTPUTS * LANES, np.float32)
+    pairs = (num_panels + 1) // 2
+    item = _take(next_at)
+    while item < (outputs + OUTPUTS - 1) // OUTPUTS * pairs:
+        first, panel = item // pairs * OUTPUTS, item % pairs * 2
+        used, count = min(2, num_panels - panel), min(OUTPUTS, outputs - first)
+        _multiply(tokens_at, panel, used, width, weight_at, kind, first, count, scratch.ctypes.data)
+        product = scratch[: used * count * LANES].reshape((used, count, LANES))
+        for each in range(used):
+            for i in range(count):
+                for lane in range(LANES):
+                    hidden[panel + each, first + i, lane] += product[each, i, lane]
+        item = _take(next_at)
+
+
+@njit(cache=True, nogil=True)
+def project_rows(next_at, tokens_at, num_rows, width, weight_at, kind, outputs, rows_at):
+    """Products as rows [num_rows, outputs]."""
+    rows = carray(_pointer(rows_at), (num_rows, outputs), np.float32)
+    scratch = np.empty(2 * OUTPUTS * LANES, np.float32)
+    num_panels = (num_rows + LANES - 1) // LANES
+    pairs = (num_panels + 1) // 2
+    item = _take(next_at)
+    while item < (outputs + OUTPUTS - 1) // OUTPUTS * pairs:
+        first, panel = item // pairs * OUTPUTS, item % pairs * 2
+        used, count = min(2, num_panels - panel), min(OUTPUTS, outputs - first)
+        _multiply(tokens_at, panel, used, width, weight_at, kind, first, count, scratch.ctypes.data)
+        product = scratch[: used * count * LANES].reshape((used, count, LANES))
+        for each in range(used):
+            row = (panel + each) * LANES
+            for lane in range(min(LANES, num_rows - row)):
+                for i in range(count):
+                    rows[row + lane, first + i] = product[each, i, lane]
+        item = _take(next_at)
+
+
+@njit(cache=True, nogil=True)
+def _multiply(tokens_at, panel, panels, width, weight_at, kind, first, count, output_at):
+    """One or two panels of tokens times `count` rows of the weight from `first` on -> [panels, count, LANES].
+
+    Several tiles have the same sums: which one computes an output changes no bit of it.
+    """
+    if kind == 0:
+        _multiply_as(FLOAT32, tokens_at, panel, panels, width, weight_at, first, count, output_at)
+    elif kind == 1:
+        _multiply_as(FLOAT16, tokens_at, panel, panels, width, weight_at, first, count, output_at)
+    else:
+        _multiply_as(BFLOAT16, tokens_at, panel, panels, width, weight_at, first, count, output_at)
+
+
+@njit(cache=True, nogil=True)
+def _multiply_as(empty, tokens_at, panel, panels, width, weight_at, first, count, output_at):
+    row_bytes, output_bytes = width * empty.itemsize, LANES * _FLOAT_BYTES
+    tokens = tokens_at + panel * width * LANES * _FLOAT_BYTES
+    rows = weight_at + first * row_bytes
+    done = 0
+    if panels == 2:
+        for done in range(0, count - WIDE + 1, WIDE):
+            _tile(empty, tokens, width, 2, rows + done * row_bytes, WIDE, output_at + done * output_bytes, count)
+        for done in range(count // WIDE * WIDE, count):
+            _tile(empty, tokens, width, 2, rows + done * row_bytes, 1, output_at + done * output_bytes, count)
+    else:
+        for done in range(0, count - 8 + 1, 8):
+            _tile(empty, tokens, width, 1, rows + done * row_bytes, 8, output_at + done * output_bytes, count)
+        for done in range(count // 8 * 8, count):
+            _tile(empty, tokens, width, 1, rows + done * row_bytes, 1, output_at + done * output_bytes, count)
 
 
 @njit(cache=True, nogil=True)
@@ -293,6 +573,124 @@ def _are_slots(slots, num_slots):
     return True
 
 
+# What a thread runs: the functions above, their arguments in a block of integers. `kvpaged.kernel.team` compiles them.
+
+
+def attend_float32(block):
+    a = carray(block, ARGUMENTS)
+    attend(
+        a.ctypes.data,
+        a[1],
+        a[2],
+        a[3],
+        a[4],
+        a[5],
+        a[6],
+        a[7],
+        a[8],
+        a[9],
+        a[10],
+        a[11],
+        a[12],
+        a[13],
+        a[14],
+        a[15],
+        a[16],
+        a[17],
+        a[18],
+        FLOAT32,
+    )
+
+
+def attend_float16(block):
+    a = carray(block, ARGUMENTS)
+    attend(
+        a.ctypes.data,
+        a[1],
+        a[2],
+        a[3],
+        a[4],
+        a[5],
+        a[6],
+        a[7],
+        a[8],
+        a[9],
+        a[10],
+        a[11],
+        a[12],
+        a[13],
+        a[14],
+        a[15],
+        a[16],
+        a[17],
+        a[18],
+        FLOAT16,
+    )
+
+
+def attend_bfloat16(block):
+    a = carray(block, ARGUMENTS)
+    attend(
+        a.ctypes.data,
+        a[1],
+        a[2],
+        a[3],
+        a[4],
+        a[5],
+        a[6],
+        a[7],
+        a[8],
+        a[9],
+        a[10],
+        a[11],
+        a[12],
+        a[13],
+        a[14],
+        a[15],
+        a[16],
+        a[17],
+        a[18],
+        BFLOAT16,
+    )
+
+
+def merge_all(block):
+    a = carray(block, ARGUMENTS)
+    merge(a.ctypes.data, a[1], a[2], a[3], a[4], a[5], a[6])
+
+
+def spread_all(block):
+    a = carray(block, ARGUMENTS)
+    spread(a.ctypes.data, a[1], a[2], a[3], a[4])
+
+
+def normalize_all(block):
+    a = carray(block, ARGUMENTS)
+    normalize(a.ctypes.data, a[1], a[2], a[3], a[4], a[5], a[6])
+
+
+def project_heads_all(block):
+    a = carray(block, ARGUMENTS)
+    project_heads(
+        a.ctypes.data, a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8], a[9], a[10], a[11], a[12], a[13], a[14]
+    )
+
+
+def project_gated_all(block):
+    a = carray(block, ARGUMENTS)
+    project_gated(a.ctypes.data, a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8])
+
+
+def project_onto_all(block):
+    a = carray(block, ARGUMENTS)
+    project_onto(a.ctypes.data, a[1], a[2], a[3], a[4], a[5], a[6], a[7])
+
+
+def project_rows_all(block):
+    a = carray(block, ARGUMENTS)
+    project_rows(a.ctypes.data, a[1], a[2], a[3], a[4], a[5], a[6], a[7])
+
+
 # The innermost loops, in LLVM's vector instructions
 
 
@@ -309,6 +707,16 @@ def _load(b: ir.IRBuilder, address: ir.Value, offset: int | ir.Value, dtype: typ
         return b.fpext(b.load(_at(b, address, offset, ir.VectorType(ir.HalfType(), LANES)), align=2), _FLOATS)
     bits = b.load(_at(b, address, offset, ir.VectorType(ir.IntType(16), LANES)), align=2)
     return b.bitcast(b.shl(b.zext(bits, _INTS), _INTS([16] * LANES)), _FLOATS)
+
+
+def _load_one(b: ir.IRBuilder, address: ir.Value, offset: ir.Value, dtype: types.Type) -> ir.Value:
+    """The same for one number."""
+    if dtype == types.float32:
+        return b.load(_at(b, address, offset, _FLOAT))
+    if dtype == types.int16:
+        return b.fpext(b.load(_at(b, address, offset, ir.HalfType())), _FLOAT)
+    bits = b.load(_at(b, address, offset, ir.IntType(16)))
+    return b.bitcast(b.shl(b.zext(bits, _INT), _INT(16)), _FLOAT)
 
 
 def _store(b: ir.IRBuilder, value: ir.Value, address: ir.Value, offset: int | ir.Value) -> None:
@@ -463,15 +871,48 @@ def _score_block(_typing, pages, base, row, query, head_dim, scores, group):
 
 
 @intrinsic(prefer_literal=True)
-def _weigh_block(_typing, pages, base, row, weights, head_dim, output, group):
+def _score_rows(_typing, pages, base, row, query, head_dim, scores):
+    """Scores of BLOCK tokens for 4 rows, in the order of `_score_block`; from registers, and with no look ahead."""
+    dtype, itemsize = pages.dtype, pages.dtype.bitwidth // 8
+    heads = 4
+    step = LANES // heads
+
+    def emit(b: ir.IRBuilder, values: list[ir.Value]) -> None:
+        _, base, row, query, head_dim, scores = values
+        sums = _accumulators(b, LANES)
+        with _counting(b, _ADDRESS(0), _ADDRESS(BLOCK), step) as (first, _):
+            for accumulator in sums:
+                b.store(_fill(0), accumulator)
+            rows = b.add(row, b.mul(first, _ADDRESS(_ADDRESS_BYTES)))
+            here = [b.add(base, b.load(_at(b, rows, token * _ADDRESS_BYTES, _ADDRESS))) for token in range(step)]
+            with _counting(b, _ADDRESS(0), head_dim, LANES) as (d, _):
+                offset = b.mul(d, _ADDRESS(itemsize))
+                key = [_load(b, each, offset, dtype) for each in here]
+                for head in range(heads):
+                    q = _load(b, query, _element(b, head_dim, head, d, 0))
+                    for token in range(step):
+                        _add_product(b, sums[head * step + token], key[token], q)
+            every = _sum_each(b, [b.load(accumulator) for accumulator in sums])
+            for head in range(heads):
+                lanes = list(range(head * step, head * step + step))
+                part = b.shuffle_vector(every, every, ir.VectorType(_INT, step)(lanes))
+                _store(b, part, scores, b.mul(b.add(first, _ADDRESS(head * TILE)), _ADDRESS(_FLOAT_BYTES)))
+
+    return _emitted(types.void, (pages, base, row, query, head_dim, scores), emit)
+
+
+@intrinsic(prefer_literal=True)
+def _weigh_block(_typing, pages, base, row, weights, head_dim, output, group, ahead):
     """Add BLOCK rows of V, each times its weight, to the output of `group` query heads of one kv head.
 
     base and row as for `_score_block`; weights: address of `group` rows TILE apart; output: address of `group` rows.
     """
     heads, dtype, itemsize = group.literal_value, pages.dtype, pages.dtype.bitwidth // 8
 
+    prefetch = ahead.literal_value
+
     def emit(b: ir.IRBuilder, values: list[ir.Value]) -> None:
-        _, base, row, weights, head_dim, output, _ = values
+        _, base, row, weights, head_dim, output, _, _ = values
         for d, chunks in _in_chunks(b, head_dim, LANES // heads):
             sums = [_accumulators(b, len(chunks)) for _ in range(heads)]
             for head in range(heads):
@@ -481,8 +922,9 @@ def _weigh_block(_typing, pages, base, row, weights, head_dim, output, group):
             with _counting(b, _ADDRESS(0), _ADDRESS(BLOCK), 1) as (token, _):
                 row_at = b.add(row, b.mul(token, _ADDRESS(_ADDRESS_BYTES)))
                 here = b.add(offset, b.load(_at(b, row_at, 0, _ADDRESS)))
-                ahead = b.add(offset, b.load(_at(b, row_at, BLOCK * _ADDRESS_BYTES, _ADDRESS)))
-                _prefetch(b, ahead, len(chunks) * LANES * itemsize)
+                if prefetch:
+                    ahead = b.add(offset, b.load(_at(b, row_at, BLOCK * _ADDRESS_BYTES, _ADDRESS)))
+                    _prefetch(b, ahead, len(chunks) * LANES * itemsize)
                 row_values = [_load(b, here, c * LANES * itemsize, dtype) for c in chunks]
                 for head in range(heads):
                     weight_at = b.mul(b.add(token, _ADDRESS(head * TILE)), _ADDRESS(_FLOAT_BYTES))
@@ -493,7 +935,7 @@ def _weigh_block(_typing, pages, base, row, weights, head_dim, output, group):
                 for c in chunks:
                     _store(b, b.load(sums[head][c]), output, _element(b, head_dim, head, d, c))
 
-    return _emitted(types.void, (pages, base, row, weights, head_dim, output, group), emit)
+    return _emitted(types.void, (pages, base, row, weights, head_dim, output, group, ahead), emit)
 
 
 @intrinsic
@@ -530,6 +972,73 @@ def _exponentiate(_typing, scores, count, largest):
         return _call(b, f"llvm.vector.reduce.fadd.v{LANES}f32", _FLOAT, zero, b.load(total), fastmath=("reassoc",))
 
     return _emitted(types.float32, (scores, count, largest), emit)
+
+
+@intrinsic(prefer_literal=True)
+def _tile(_typing, empty, tokens, width, panels, weights, outputs, output, height):
+    """Products of `panels` panels of tokens with `outputs` rows of a weight, to output [panels, height, LANES]."""
+    dtype, itemsize = empty.dtype, empty.dtype.bitwidth // 8
+    num_panels, num_outputs = panels.literal_value, outputs.literal_value
+
+    def emit(b: ir.IRBuilder, values: list[ir.Value]) -> None:
+        _, tokens, width, _, weights, _, output, height = values
+        vector = LANES * _FLOAT_BYTES
+        row_bytes = b.mul(width, _ADDRESS(itemsize))
+        panels_at = [b.add(tokens, b.mul(b.mul(width, _ADDRESS(vector)), _ADDRESS(p))) for p in range(num_panels)]
+        rows_at = [b.add(weights, b.mul(row_bytes, _ADDRESS(o))) for o in range(num_outputs)]
+        sums = [_accumulators(b, num_panels) for _ in range(num_outputs)]
+
+        def add_products(feature: ir.Value) -> None:
+            each = [_load(b, at, b.mul(feature, _ADDRESS(vector))) for at in panels_at]
+            for at, row in zip(rows_at, sums, strict=True):
+                weight = _splat(b, _load_one(b, at, b.mul(feature, _ADDRESS(itemsize)), dtype))
+                for numbers, accumulator in zip(each, row, strict=True):
+                    _add_product(b, accumulator, numbers, weight)
+
+        whole = b.and_(width, _ADDRESS(-LINE_FEATURES))
+        with _counting(b, _ADDRESS(0), whole, LINE_FEATURES) as (line, _):
+            if num_panels == 1:  # with few tokens, memory is what one waits for: request the next rows
+                for at in rows_at:
+                    ahead = b.add(at, b.mul(row_bytes, _ADDRESS(num_outputs)))
+                    _prefetch(b, b.add(ahead, b.mul(line, _ADDRESS(itemsize))), 1)
+            with _counting(b, line, b.add(line, _ADDRESS(LINE_FEATURES)), 4) as (feature, _):
+                for i in range(4):
+                    add_products(b.add(feature, _ADDRESS(i)))
+        with _counting(b, whole, width, 1) as (feature, _):
+            add_products(feature)
+        for o, row in enumerate(sums):
+            for p, accumulator in enumerate(row):
+                offset = b.mul(b.add(b.mul(height, _ADDRESS(p)), _ADDRESS(o)), _ADDRESS(vector))
+                _store(b, b.load(accumulator), output, offset)
+
+    return _emitted(types.void, (empty, tokens, width, panels, weights, outputs, output, height), emit)
+
+
+@intrinsic
+def _gate(_typing, gate, up, output, count):
+    """SwiGLU: `count` numbers of `up` times the SiLU, x / (1 + exp(-x)), of as many of `gate`."""
+
+    def emit(b: ir.IRBuilder, values: list[ir.Value]) -> None:
+        gate, up, output, count = values
+        with _counting(b, _ADDRESS(0), count, LANES) as (at, _):
+            offset = b.mul(at, _ADDRESS(_FLOAT_BYTES))
+            x = _load(b, gate, offset)
+            power = _exp2(b, b.fmul(_math(b, "fabs", x), _fill(-LOG2_E)))  # exp(-|x|), which cannot overflow
+            positive = b.fcmp_ordered(">", x, _fill(0))
+            sigmoid = b.fdiv(b.select(positive, _fill(1), power), b.fadd(_fill(1), power))
+            _store(b, b.fmul(b.fmul(x, sigmoid), _load(b, up, offset)), output, offset)
+
+    return _emitted(types.void, (gate, up, output, count), emit)
+
+
+@intrinsic
+def _take(_typing, next_at):
+    """The number of the next item, which nobody else gets."""
+
+    def emit(b: ir.IRBuilder, values: list[ir.Value]) -> ir.Value:
+        return b.atomic_rmw("add", _at(b, values[0], 0, _ADDRESS), _ADDRESS(1), "monotonic")
+
+    return _emitted(types.int64, (next_at,), emit)
 
 
 @intrinsic

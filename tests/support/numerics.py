@@ -146,7 +146,7 @@ def _differences(configuration: Configuration, again: str) -> Iterator[tuple[str
 
 
 def _prefill(configuration: Configuration, sequence: Sequence, q_len: int, again: str) -> Iterator[tuple[str, float]]:
-    """The last `q_len` tokens at once: the gathered form is the contiguous one, bit for bit."""
+    """The last `q_len` tokens at once: gathered, bit for bit the contiguous form; in place, bit for bit each alone."""
     storage, table, keys, values = configuration.storage, sequence.table, sequence.keys, sequence.values
     query = configuration.query(q_len)
     gathered = paged_attention(query, storage, table, LAYER, backend="gather")
@@ -157,6 +157,13 @@ def _prefill(configuration: Configuration, sequence: Sequence, q_len: int, again
         "naive": naive_attention(query, keys, values),
         "streaming": streaming_attention(query, storage, table, LAYER),
     }
+    if "kernel" in _backends(configuration):
+        outputs["in place"] = paged_attention(query, storage, table, LAYER, backend="kernel")
+        for row in range(q_len):
+            seen = len(table) - q_len + row + 1
+            lone = PageTable(table.page_size, table.page_ids[: pages_for(seen, table.page_size)], seen)
+            one = paged_attention(query[row : row + 1], storage, lone, LAYER, backend="kernel")
+            assert torch.equal(one[0], outputs["in place"][row]), f"a token alone gets other bits in {again}"
     exact = naive_attention(query.double(), keys.double(), values.double())
     for form, output in outputs.items():
         yield form, _difference(output, exact, values)
