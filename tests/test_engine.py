@@ -13,6 +13,7 @@ from kvpaged.model.compute import generate_naive
 from kvpaged.page_table import pages_for
 from kvpaged.recall.text import ask, make_stories, make_story
 from kvpaged.replay import Replay
+from support.faults import FailingModel, InjectedError
 
 pytestmark = pytest.mark.usefixtures("poisoned_engines")
 
@@ -239,12 +240,9 @@ def test_a_model_that_fails_in_a_step_leaves_everything_owned_and_the_step_can_b
     requests = [engine.submit(prompt, greedy(10)) for prompt in prompts]
     for _ in range(3):
         engine.step()
-    handle = MODEL.norm.register_forward_hook(lambda *_: 1 / 0)
-    try:
-        with pytest.raises(ZeroDivisionError):
-            engine.step()
-    finally:
-        handle.remove()
+    engine.model = FailingModel(MODEL, at=MODEL.config.num_layers)
+    with pytest.raises(InjectedError):
+        engine.step()
     engine.cache.check()
     run(engine)
     for request, prompt in zip(requests, prompts, strict=True):
@@ -457,18 +455,18 @@ def test_the_page_tables_given_to_attention_are_those_of_the_sequences(monkeypat
     from kvpaged import paged_step as module
 
     engine = open_engine(24, 4, max_running=6, num_speculative_tokens=3)
-    decode, seen = module.paged_attention_decode, 0
+    attention, seen = module.PackedAttention, 0
 
-    def checked(query: torch.Tensor, storage: object, tables: torch.Tensor, lens: torch.Tensor, layer: int) -> object:
+    def checked(storage: object, tables: torch.Tensor, seq_lens: torch.Tensor, query_lens: torch.Tensor) -> object:
         nonlocal seen
         by_pages = [branch.sequence.table.page_ids for branch in engine._scheduler.running]
-        for row, length in zip(tables.tolist(), lens.tolist(), strict=True):
+        for row, length in zip(tables.tolist(), seq_lens.tolist(), strict=True):
             used = row[: pages_for(length, 4)]
             assert any(page_ids[: len(used)] == used for page_ids in by_pages)
             seen += 1
-        return decode(query, storage, tables, lens, layer)
+        return attention(storage, tables, seq_lens, query_lens)
 
-    monkeypatch.setattr(module, "paged_attention_decode", checked)
+    monkeypatch.setattr(module, "PackedAttention", checked)
     for prompt, max_tokens in workload():
         engine.submit(prompt, greedy(max_tokens))
     engine.submit(STORY.text, SamplingParams(n=3, seed=0))

@@ -2,6 +2,7 @@
 
     cache     a million requests through the bookkeeping, in random histories
     engine    ten thousand requests through the recall model, in random histories
+    bits      twenty thousand requests in engines of random shape: every bit of logits, K and V against the text alone
     traffic   an hour of simulated traffic, with the memory of the process looked at
     numbers   attention over ten thousand random configurations, against float64 and bit for bit
     hits      a hundred thousand random caches of several groups, against a brute-force oracle
@@ -43,6 +44,7 @@ def everything(context: typer.Context, first: First = 0) -> None:
         print(f"{date.today()}, Python {platform.python_version()}, PyTorch {version('torch')}", flush=True)
         cache(first=first)
         engine(first=first)
+        bits(first=first)
         traffic()
         numbers()
         hits()
@@ -60,6 +62,14 @@ def engine(requests: Requests = 10_000, seed: Seed = None, first: First = 0) -> 
     from support.engine_simulation import simulate_engine
 
     _episodes("engine", simulate_engine, requests, ENGINE_EPISODE, seed, first)
+
+
+@app.command()
+def bits(requests: Requests = 20_000, seed: Seed = None, first: First = 0) -> None:
+    """Requests through engines of random shape, on one to three threads, and each of their texts in one pass, alone."""
+    from support.same_bits import compare_bits
+
+    _episodes("bits", compare_bits, requests, ENGINE_EPISODE, seed, first)
 
 
 @app.command()

@@ -65,7 +65,7 @@ def advance(chunks: Sequence[Chunk], logits: Tensor, scheduler: Scheduler, count
     gains = _choose(samples, logits) if samples else []
     generations = next_generations(beams, logits) if beams else []
     _fork([gain.ready.branch for gain in gains], scheduler)
-    ended = [gain.ready.branch.request for gain in gains if _give(gain, scheduler, counters)]
+    ended = [gain.ready.branch.request for gain in gains if _give(gain, logits, scheduler, counters)]
     for generation in generations:
         counters.generated_tokens += len(generation.beams)
         if replace_beams(generation, scheduler):
@@ -132,7 +132,7 @@ def _fork(branches: Sequence[Branch], scheduler: Scheduler) -> None:
         branch.request.branches.append(branch)
 
 
-def _give(gain: Gain, scheduler: Scheduler, counters: Counters) -> bool:
+def _give(gain: Gain, logits: Tensor, scheduler: Scheduler, counters: Counters) -> bool:
     """Give a branch what it gets. True if its request ends."""
     ready, tokens, logprobs, finish_reason, stop_reason = gain
     branch, request, num_drafts = ready.branch, ready.branch.request, len(ready.drafts)
@@ -148,6 +148,8 @@ def _give(gain: Gain, scheduler: Scheduler, counters: Counters) -> bool:
     counters.generated_tokens += len(tokens)
     branch.output += tokens
     branch.logprobs += logprobs
+    if ready.params.hash_logits:
+        branch.logits_hash.update(logits[ready.row : ready.row + len(tokens)].float().numpy().tobytes())
     for token, found in zip(tokens, logprobs, strict=False):
         branch.cumulative_logprob += found[token]
     if finish_reason is None:

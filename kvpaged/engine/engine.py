@@ -26,6 +26,7 @@ from kvpaged.engine.scheduler import Scheduler
 from kvpaged.events import EventLog
 from kvpaged.model import LanguageModel, load_tokenizer
 from kvpaged.model.compute import open_storage
+from kvpaged.model.fast import fast
 from kvpaged.page import PageStorage
 from kvpaged.poison import PoisonedStorage
 
@@ -39,9 +40,9 @@ class QueueFull(RuntimeError):
 class Engine:
     """Runs requests together: each step is one forward pass over some tokens of many of them (continuous batching).
 
-    Each request gets the tokens that it would get alone, whatever its neighbours. One thing can part them: matrices of
-    another shape round differently, so where two tokens tie to the last bits of a logit, a batch may break the tie
-    otherwise.
+    Each request gets the tokens that it would get alone, and the same bits of K, V and logits, whatever its neighbours,
+    the sizes of pool, pages and steps, preemption, prefix hits and guesses. `kvpaged.model.fast` says why, and which
+    models that holds for; another's answers may differ from batch to batch where two tokens tie to the last bits.
     """
 
     def __init__(
@@ -163,7 +164,7 @@ class Engine:
             used_pages = self.cache.pool.num_used
             batch = pack(chunks, self._storage)
             packed = perf_counter()
-            logits = self.model(batch.tokens, batch.positions, batch.pages.attend, batch.logits_at)
+            logits = fast(self.model)(batch.tokens, batch.positions, batch.pages.attend, batch.logits_at)
             computed = perf_counter()
             finished = advance(chunks, logits, self._scheduler, self._counters)
         except BaseException:

@@ -16,6 +16,7 @@ class CompletionOutput:
     tokens: all that were generated, the stop token included. text: theirs, without special tokens, cut before a stop
     string; while more is to come, what might be the beginning of a stop string is held back, so that text only grows.
     logprobs: for each token a dict of token id -> log-probability: the likeliest ones and the token itself.
+    logits_hash: 16 hexadecimal digits; two that are equal say that all logits were, bit for bit.
     finish_reason: "stop", "length" or "abort"; None while more is to come. stop_reason: the stop token (if it is not
     <eos>) or stop string that ended it.
     """
@@ -27,6 +28,7 @@ class CompletionOutput:
     stop_reason: int | str | None
     logprobs: list[dict[int, float]] | None
     cumulative_logprob: float | None
+    logits_hash: str | None
 
 
 @dataclass(frozen=True)
@@ -72,4 +74,5 @@ def _completion_of(branch: Branch) -> CompletionOutput:
         stop_reason=branch.stop_reason,
         logprobs=list(branch.logprobs) if with_logprobs else None,
         cumulative_logprob=branch.cumulative_logprob if scored else None,
+        logits_hash=branch.logits_hash.hexdigest() if params.hash_logits else None,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 from collections.abc import Hashable
 from time import perf_counter
@@ -72,6 +73,7 @@ class Branch:
         "cumulative_logprob",
         "finish_reason",
         "index",
+        "logits_hash",
         "logprobs",
         "lookup",
         "order",
@@ -91,6 +93,7 @@ class Branch:
         self.output: list[int] = []
         self.logprobs: list[dict[int, float]] = []
         self.cumulative_logprob = 0.0
+        self.logits_hash = hashlib.blake2b(digest_size=8)  # of the logits behind `output`
         self.finish_reason: str | None = None
         self.stop_reason: int | str | None = None
         self._detokenizer: Detokenizer | None = None

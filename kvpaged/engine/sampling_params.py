@@ -20,6 +20,7 @@ class SamplingParams:
     max_tokens: tokens to generate at most; None: up to the end of the context.
     stop: strings that end the text, which is cut before them. stop_token_ids: tokens that end it, beside <eos>.
     logprobs: report that many likeliest tokens of each position with their log-probabilities, before temperature.
+    hash_logits: report a hash of all bits of the logits that the tokens were chosen from.
 
     Raises ValueError for values that no request can have.
     """
@@ -34,6 +35,7 @@ class SamplingParams:
     stop_token_ids: tuple[int, ...] | list[int] = ()
     ignore_eos: bool = False
     logprobs: int | None = None
+    hash_logits: bool = False
 
     only_grows: ClassVar[bool] = True  # what a continuation has, it keeps
 
@@ -90,6 +92,7 @@ class BeamSearchParams:
     stop: ClassVar[tuple[str, ...]] = ()
     stop_token_ids: ClassVar[tuple[int, ...]] = ()
     logprobs: ClassVar[None] = None
+    hash_logits: ClassVar[bool] = False
 
     @property
     def width(self) -> int:

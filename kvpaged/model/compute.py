@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from kvpaged.cache import PagedKVCache
+from kvpaged.model.fast import fast
 from kvpaged.model.language_model import LanguageModel, ModelShape
 from kvpaged.naive_cache import ContiguousCache, NoCache
 from kvpaged.page import PageStorage
@@ -47,7 +48,7 @@ def compute(model: LanguageModel, cache: PagedKVCache, sequence: PagedSequence) 
         raise ValueError(f"all {stop} tokens of sequence {sequence.id} are computed: append the next token first")
     pages = PagedStep(storage, [Span(sequence, start, stop)])
     tokens, positions = torch.tensor(sequence.tokens[start:]), torch.arange(start, stop)
-    logits: Tensor = model(tokens, positions, pages.attend, torch.tensor([stop - start - 1]))[0]
+    logits: Tensor = fast(model)(tokens, positions, pages.attend, torch.tensor([stop - start - 1]))[0]
     sequence.mark_computed()
     return logits
 
