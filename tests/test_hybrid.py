@@ -322,8 +322,8 @@ def forget_a_node(cache: GroupedKVCache, sequence: GroupedSequence) -> None:
 @pytest.mark.parametrize(
     ("bug", "message"),
     [
-        (give_back_a_page_too_early, r"law 1: .* in group 1, and reads from page 3 on"),
-        (keep_a_page_too_long, r"law 1: .* in group 1, and reads from page 3 on"),
+        (give_back_a_page_too_early, "has page 0 as logical page 3 of group 1, and reads from 3 on"),
+        (keep_a_page_too_long, r"has page \d+ as logical page 0 of group 1, and reads from 3 on"),
         (own_the_null_page, "law 1: page 0 has 2 references in the pool, but 1 owner: the cache"),
         (share_a_running_state, r"law 3: page \d+ of .* is shared, but not finished"),
         (take_a_page_from_another_group, r"law 2: page \d+ is not the same to"),

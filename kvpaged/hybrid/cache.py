@@ -25,7 +25,7 @@ class GroupedKVCache:
         self.pool = PagePool(num_pages)
         self.prefix = GroupedPrefixCache(self.pool, self.groups, page_size, recomputed_pages)
         self.page_size = page_size
-        self.sequences: set[GroupedSequence] = set()
+        self.sequences: dict[GroupedSequence, None] = {}  # in the order in which they began
         self.pool.allocate()  # NULL_PAGE
 
     def sequence(self, prompt_tokens: Iterable[int], cache_salt: Hashable = None) -> GroupedSequence:
@@ -37,7 +37,7 @@ class GroupedKVCache:
         if not tokens:
             raise ValueError("the prompt is empty; a sequence needs at least one token to compute logits from")
         sequence = GroupedSequence(self, tokens, self.prefix.match(tokens[:-1], cache_salt), cache_salt)
-        self.sequences.add(sequence)
+        self.sequences[sequence] = None
         return sequence
 
     def check(self) -> None:
@@ -66,10 +66,11 @@ class GroupedKVCache:
         for sequence in self.sequences:
             who, computed = f"a sequence of {len(sequence.tokens)} tokens", sequence.tokens[: sequence.num_computed]
             for group, ((kind, _), table) in enumerate(zip(self.groups, sequence.tables, strict=True)):
-                first, has = kind.needed(len(computed), size).start, f"{who} has {table} in group {group}"
-                assert len(table) == pages_for(sequence.num_slots, size), f"{has}, for {sequence.num_slots} slots"
+                first = kind.needed(len(computed), size).start
+                assert len(table) == pages_for(sequence.num_slots, size), f"{who} maps {sequence.num_slots} to {table}"
                 for index, page_id in enumerate(table):
-                    assert (page_id == NULL_PAGE) == (index < first), f"law 1: {has}, and reads from page {first} on"
+                    has = f"{who} has page {page_id} as logical page {index} of group {group}"
+                    assert (page_id == NULL_PAGE) == (index < first), f"law 1: {has}, and reads from {first} on"
                     if page_id != NULL_PAGE:
                         held = group, sequence.cache_salt, pack(computed[: (index + 1) * size])
                         yield page_id, (who, held, len(computed) >= (index + 1) * size)

@@ -1,8 +1,7 @@
 """A model whose layers are of several kinds, on pages.
 
-One token at a time, as a recurrent layer must: so the bits of a token depend on the tokens before it and on nothing
-else, whatever was cached, evicted or given back. Pages of all groups lie in one `PageStorage`: layer i of a page is the
-i-th layer of the group that owns it.
+One token at a time: so the bits of a token depend on those before it and on nothing else, whatever was cached, evicted
+or given back. One `PageStorage` has the pages of all groups: layer i of a page is the i-th of the group that owns it.
 """
 
 import torch

@@ -41,7 +41,7 @@ class GroupedPrefixCache:
         self.groups = groups
         self.page_size = positive_int("page_size", page_size)
         self.recomputed_pages = recomputed_pages
-        self._root = Node(None, None, len(groups))  # below it a node for each cache salt, and below those the pages
+        self.root = Node(None, None, len(groups))  # below it a node for each cache salt, and below those the pages
         self._lru: OrderedDict[tuple[Node, int], None] = OrderedDict()  # (node, group) of each page, oldest use first
         # Without all pages before it a page of full attention is of no use, so these groups lose leaves only.
         self._leaves_only = [isinstance(kind, FullAttention) for kind, _ in groups]
@@ -53,7 +53,7 @@ class GroupedPrefixCache:
     def match(self, tokens: Iterable[int], cache_salt: Hashable = None) -> list[Node]:
         """Find the longest beginning of `tokens` after which every group has what it needs: the nodes of its pages."""
         packed, width = as_tokens(tokens)[1], self.page_size * TOKEN_BYTES
-        node = self._root.children.get(cache_salt)
+        node = self.root.children.get(cache_salt)
         path: list[Node] = []
         runs = [0] * len(self.groups)  # of each group, how many pages up to here are cached without a gap
         suitable = [0]
@@ -89,7 +89,7 @@ class GroupedPrefixCache:
     def insert(self, path: list[Node], edge: bytes, page_ids: Sequence[int], cache_salt: Hashable) -> None:
         """Keep a full page of tokens that follows on a path, which grows by its node. page_ids: of each group; a null
         page, or a second page for the same tokens, is not kept."""
-        node = self._child(path[-1] if path else self._child(self._root, cache_salt), edge)
+        node = self._child(path[-1] if path else self._child(self.root, cache_salt), edge)
         path.append(node)
         for group, page_id in enumerate(page_ids):
             if page_id != NULL_PAGE and node.pages[group] == NULL_PAGE:
@@ -117,7 +117,7 @@ class GroupedPrefixCache:
 
     def nodes(self) -> Iterator[tuple[Node, Hashable, bytes]]:
         """Iterate over the nodes, each with its cache salt and with all tokens up to its end, packed."""
-        stack = [(node, salt, b"") for salt, root in self._root.children.items() for node in root.children.values()]
+        stack = [(node, salt, b"") for salt, root in self.root.children.items() for node in root.children.values()]
         while stack:
             node, salt, before = stack.pop()
             assert isinstance(node.edge, bytes)

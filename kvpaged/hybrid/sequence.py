@@ -68,17 +68,17 @@ class GroupedSequence:
             edge = pack(self.tokens[index * size : (index + 1) * size])
             self._memory.prefix.insert(self._path, edge, [table[index] for table in self.tables], self.cache_salt)
         for (kind, _), table in zip(self._memory.groups, self.tables, strict=True):
-            self._give_back(table, kind.needed(num_tokens, size).start)
+            self.give_back(table, kind.needed(num_tokens, size).start)
 
     def release(self) -> None:
         """Give every page back; what is cached stays in the cache. Raises ValueError if it is released already."""
         self._require_live()
-        self._memory.sequences.remove(self)
+        del self._memory.sequences[self]
         self._memory.prefix.touch(self._path)
         for table in self.tables:
-            self._give_back(table, len(table))
+            self.give_back(table, len(table))
 
-    def _give_back(self, table: list[int], stop: int) -> None:
+    def give_back(self, table: list[int], stop: int) -> None:
         """Let null pages stand for all before logical page `stop`. Pages go front to back: no gaps."""
         start = stop
         while start and table[start - 1] != NULL_PAGE:
