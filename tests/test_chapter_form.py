@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from kvpaged import EventKind
 from notebook_form import read
 
 CHAPTERS = sorted((Path(__file__).parents[1] / "chapters").glob("[0-9][0-9]-*.ipynb"))
@@ -36,3 +37,10 @@ def test_a_chapter_has_its_eight_parts_in_order_and_none_is_empty(chapter: Path)
     assert list(found) == PARTS
     for heading, text in found.items():
         assert re.sub(r"^#+ .*$", "", text, flags=re.MULTILINE).strip(), f"nothing stands under {heading!r}"
+
+
+def test_the_page_before_the_rooms_names_every_kind_of_event() -> None:
+    page = (Path(__file__).parents[1] / "chapters" / "words-and-rooms.ipynb").read_text(encoding="utf-8")
+    named = re.findall(r"\| `([a-z]+)` \| .*? \| \d+ \|", page)
+    kinds = [word for name, word in vars(EventKind).items() if name.isupper()]
+    assert sorted(named) == sorted(kinds)
