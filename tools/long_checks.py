@@ -5,6 +5,8 @@
     bits      twenty thousand requests in engines of random shape: every bit of logits, K and V against the text alone
     traffic   an hour of simulated traffic, with the memory of the process looked at
     numbers   attention over ten thousand random configurations, against float64 and bit for bit
+    books     a hundred thousand requests through the small engine of the chapters, beside the package
+    small     twelve thousand greedy requests, in two thousand workloads, through both engines
     hits      a hundred thousand random caches of several groups, against a brute-force oracle
 
 Each prints what it did. A failure prints the one line that does it again. Name one of them to run only that.
@@ -47,6 +49,8 @@ def everything(context: typer.Context, first: First = 0) -> None:
         bits(first=first)
         traffic()
         numbers()
+        books(first=first)
+        small(first=first)
         hits()
 
 
@@ -109,6 +113,22 @@ def numbers(
         print(f"{count:8,} {name}")
     for form, difference in findings.worst.items():
         print(f"{difference:8.1e} largest difference from float64, as a share of the largest value: {form}")
+
+
+@app.command()
+def books(requests: Requests = 100_000, seed: Seed = None, first: First = 0) -> None:
+    """Requests through the books of the small engine and of the package: the same hits, the same pages."""
+    from support.small_engine import compare_books
+
+    _episodes("books", compare_books, requests, 20, seed, first)
+
+
+@app.command()
+def small(requests: Requests = 12_000, seed: Seed = None, first: First = 0) -> None:
+    """Greedy requests through the small engine and through the package's: the same tokens."""
+    from support.small_engine import compare_engines
+
+    _episodes("small", compare_engines, requests, 6, seed, first)
 
 
 @app.command()

@@ -1,5 +1,7 @@
 """Run the book's notebooks in place and store their outputs: `python tools/refresh.py`.
 
+Before that, put `kvpaged/mini.py` together from the cells that make it (see `small_engine.py`).
+
 Name some notebooks to refresh only those. `--check` runs nothing and changes nothing: it says which notebooks are
 not stored in normal form (see `notebook_form.py`). Whether the stored outputs are still true is for `pytest` to say.
 """
@@ -15,6 +17,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from tqdm import tqdm
 
+import small_engine
 from notebook_form import normalise, read, text, trim_traceback
 
 CHAPTERS = Path(__file__).parents[1] / "chapters"
@@ -28,6 +31,8 @@ def refresh(
 ) -> None:
     """Run notebooks in place, and store their outputs in normal form."""
     paths = notebooks or sorted(CHAPTERS.glob("*.ipynb"))
+    if not check:
+        small_engine.FILE.write_text(small_engine.small_engine(), encoding="utf-8")  # the chapters import it
     problems = _check(paths) if check else asyncio.run(_run_all(paths, jobs))
     for problem in problems:
         print(problem, file=sys.stderr)
