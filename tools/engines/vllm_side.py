@@ -1,11 +1,13 @@
 """For an environment that has vLLM, run by `tools/check_engines.py`: prompts in, tokens and cached tokens out."""
 
 import json
+import os
 import sys
 
 
 def main() -> None:
     """Read a task from standard input; write the answer into the file that it names."""
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # in this process
     from vllm import LLM, SamplingParams, TokensPrompt, __version__
 
     task = json.load(sys.stdin)
