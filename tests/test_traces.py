@@ -10,7 +10,8 @@ import pytest
 
 from check_traces import STORED, check, main, measure, read, show, traces_folder
 from kvpaged.lab.measured import MeasuredLengths
-from kvpaged.lab.mooncake import ARRIVALS, OUTPUTS, PROMPTS, found_last
+from kvpaged.lab.mooncake import ARRIVALS, OUTPUTS, PROMPTS
+from kvpaged.lab.stored import found_last
 
 FOLDER = traces_folder()
 with_traces = pytest.mark.skipif(
@@ -32,7 +33,7 @@ def test_the_published_curves_come_out_again(measured: dict[str, Any]) -> None:
 
 @with_traces
 def test_what_is_stored_and_agreed_with_the_other_simulator_is_what_comes_out(measured: dict[str, Any]) -> None:
-    stored = found_last()
+    stored = found_last("mooncake")
     assert stored.pop("date")
     assert stored.pop("compared_with").startswith("kvcache-simulator==")
     assert stored == measured
@@ -52,15 +53,15 @@ def test_the_summary_is_that_of_the_trace() -> None:
 
 
 def test_what_was_found_last_passes_the_check() -> None:
-    check(found_last())
+    check(found_last("mooncake"))
 
 
 def test_a_curve_that_is_missed_is_named() -> None:
-    wrong = found_last()
+    wrong = found_last("mooncake")
     wrong["figure_9"]["conversation"]["end_first"][3] = 0.05
     with pytest.raises(AssertionError, match="conversation at 2,000,000 tokens: 0.0500 and .*, the paper 0.1204"):
         check(wrong)
-    wrong = found_last()
+    wrong = found_last("mooncake")
     wrong["figure_10"]["synthetic"]["one_pool"] = 0.5
     with pytest.raises(AssertionError, match="synthetic: one pool finds 0.500, the paper 0.623"):
         check(wrong)
@@ -72,7 +73,7 @@ def test_the_tool_says_so_where_there_are_no_traces(
     monkeypatch.setenv("KVPAGED_TRACES", str(tmp_path))
     main()
     assert capsys.readouterr().out.startswith("skipped: no traces. Name a folder")
-    show(found_last())
+    show(found_last("mooncake"))
     assert "Figure 10, synthetic: ten caches" in capsys.readouterr().out
     assert STORED.is_file()
 

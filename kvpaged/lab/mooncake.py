@@ -1,12 +1,8 @@
 """Mooncake: a real server's trace, summed up; what was published about it; and what came out when it was run again.
 
 Qin et al., "Mooncake", FAST 2025. The trace is not here. `python tools/check_traces.py`, with the traces at hand, runs
-the figures again, and writes what it finds beside this file.
+the figures again, and stores what it finds in `mooncake.json`.
 """
-
-import json
-from importlib.resources import files
-from typing import Any
 
 from kvpaged.lab.measured import MeasuredLengths
 
@@ -37,9 +33,3 @@ FIGURE_9 = {
 }
 # Figure 10: hit rate of ten caches of 3 million tokens, each for itself, and of one for all.
 FIGURE_10 = {"conversation": {"local": 0.17, "global": 0.376}, "synthetic": {"local": 0.264, "global": 0.623}}
-
-
-def found_last() -> dict[str, Any]:
-    """What `tools/check_traces.py` found when it was last asked to store it, with the date."""
-    found = json.loads(files("kvpaged.lab").joinpath("mooncake.json").read_text(encoding="utf-8"))
-    return dict(found)
