@@ -1,49 +1,18 @@
-"""The face of the memory system: a pool, a prefix cache, and the storage they command."""
+"""The face of the memory system: the memory in which sequences begin."""
 
 from collections.abc import Hashable, Iterable
-from itertools import count
 
-from kvpaged.events import EventLog
 from kvpaged.laws import check
-from kvpaged.page_pool import PagePool
-from kvpaged.prefix_cache import PrefixCache
-from kvpaged.sequence import Sequence, Storage
+from kvpaged.memory import Memory
+from kvpaged.sequence import Sequence
 from kvpaged.tokens import as_tokens
 
 
-class PagedKVCache:
-    """Begins sequences, and shares what they have in common.
+class PagedKVCache(Memory[Sequence]):
+    """Begins sequences, and shares what they have in common. Its parts: `pool`, `prefix`, `storage` and `events`.
 
     Without a storage it is bookkeeping alone: it runs anywhere, and a simulation of a million pages costs no KV.
     """
-
-    def __init__(
-        self,
-        num_pages: int,
-        page_size: int,
-        prefix_caching: bool = True,
-        storage: Storage | None = None,
-        events: EventLog | None = None,
-    ) -> None:
-        """Hand in an `EventLog` to have everything written down; without one, nothing is.
-
-        Raises ValueError if a number is below 1, or the storage has other pages than the cache.
-        """
-        self.pool = PagePool(num_pages)
-        self.events = events if events is not None else EventLog(recording=False)
-        self.prefix = PrefixCache(self.pool, page_size, self.events)
-        if storage is not None and (storage.num_pages, storage.page_size) != (num_pages, page_size):
-            raise ValueError(
-                f"the storage has {storage.num_pages} pages of {storage.page_size} slots, "
-                f"the cache {num_pages} of {page_size}; give both the same numbers"
-            )
-        self.events.about |= {"page_size": page_size, "num_pages": num_pages}  # which a saved log is read with
-        self.storage = storage
-        self.prefix_caching = prefix_caching
-        self.page_size = page_size
-        # Begun or forked, and not released yet. Only `release` ends ownership, never the garbage collector.
-        self.sequences: set[Sequence] = set()
-        self.sequence_ids = count()
 
     def sequence(self, prompt_tokens: Iterable[int], cache_salt: Hashable = None) -> Sequence:
         """Begin a sequence: it owns what is cached of its prompt, and pages for the rest.

@@ -8,36 +8,13 @@
 """
 
 from collections.abc import Hashable
-from itertools import count
-from typing import Protocol
 
-from kvpaged.events import EventKind, EventLog
-from kvpaged.page_pool import OutOfPages, PagePool
+from kvpaged.events import EventKind
+from kvpaged.memory import Memory
+from kvpaged.page_pool import OutOfPages
 from kvpaged.page_table import PageTable, pages_for
-from kvpaged.prefix_cache import PrefixCache, PrefixMatch, PrefixNode
+from kvpaged.prefix_cache import PrefixMatch, PrefixNode
 from kvpaged.tokens import TOKEN_BITS, TOKEN_BYTES, as_token, pack
-
-
-class Storage(Protocol):
-    """What is asked of the room that holds the bytes (`kvpaged.page.PageStorage` is one)."""
-
-    num_pages: int
-    page_size: int
-
-    def copy(self, source: int, target: int, num_slots: int) -> None:
-        """Copy the first slots of one page to another, in every layer."""
-
-
-class Memory(Protocol):
-    """What a sequence asks of the cache it lives in (see `kvpaged.cache.PagedKVCache`)."""
-
-    pool: PagePool
-    prefix: PrefixCache
-    storage: Storage | None
-    events: EventLog
-    prefix_caching: bool
-    sequences: "set[Sequence]"
-    sequence_ids: "count[int]"
 
 
 class Sequence:
@@ -48,7 +25,6 @@ class Sequence:
         "_events",
         "_memory",
         "_num_cached_pages",
-        "_pool",
         "_ref_counts",
         "_released",
         "cache_salt",
@@ -59,7 +35,7 @@ class Sequence:
         "tokens",
     )
 
-    def __init__(self, memory: Memory, tokens: list[int], table: PageTable, cache_salt: Hashable) -> None:
+    def __init__(self, memory: "Memory[Sequence]", tokens: list[int], table: PageTable, cache_salt: Hashable) -> None:
         """Sequences are made by `PagedKVCache.sequence` and `fork`, which own the references they hand over."""
         self.id = next(memory.sequence_ids)
         self.tokens = tokens
@@ -68,7 +44,6 @@ class Sequence:
         self.num_computed = 0
         self.num_cached_tokens = 0
         self._memory = memory
-        self._pool = memory.pool
         self._ref_counts = memory.pool.ref_counts
         self._events = memory.events
         self._released = False
@@ -78,7 +53,7 @@ class Sequence:
         memory.sequences.add(self)
 
     @classmethod
-    def begin(cls, memory: Memory, tokens: list[int], packed: bytes, cache_salt: Hashable) -> "Sequence":
+    def begin(cls, memory: "Memory[Sequence]", tokens: list[int], packed: bytes, cache_salt: Hashable) -> "Sequence":
         """Own what is cached of a prompt, and pages for the rest.
 
         Raises OutOfPages, and changes nothing, when the pages that are free or can be evicted are too few.
@@ -92,15 +67,17 @@ class Sequence:
             if match.partial is None:
                 raise
         # A partly matching page must be there together with its copy. Without it, the request needs one page less.
-        return cls._begin_from(match.without_partial(memory.prefix.page_size), memory, tokens, cache_salt)
+        return cls._begin_from(match.without_partial(memory.page_size), memory, tokens, cache_salt)
 
     @classmethod
-    def _begin_from(cls, match: PrefixMatch, memory: Memory, tokens: list[int], cache_salt: Hashable) -> "Sequence":
-        table = PageTable(memory.prefix.page_size, match.page_ids, match.num_tokens)
+    def _begin_from(
+        cls, match: PrefixMatch, memory: "Memory[Sequence]", tokens: list[int], cache_salt: Hashable
+    ) -> "Sequence":
+        table = PageTable(memory.page_size, match.page_ids, match.num_tokens)
         num_new = len(tokens) - match.num_tokens
         memory.pool.share_many(match.page_ids)  # owned before anything is evicted, so it is not they that are
         try:
-            pages = make_room(memory, table, num_new)
+            pages = memory.make_room(table, num_new)
         except BaseException:
             memory.pool.release_many(match.page_ids)
             raise
@@ -134,7 +111,7 @@ class Sequence:
             table.num_tokens = num_tokens + 1
         else:  # a released sequence maps no tokens, and so comes here
             self._require_live()
-            self._occupy(make_room(self._memory, table, 1), 1)
+            self._occupy(self._memory.make_room(table, 1), 1)
         self.tokens.append(token)
         # An event made for nobody would cost as much as all the rest.
         if self._events.listeners:
@@ -174,7 +151,7 @@ class Sequence:
         """
         self._require_live()
         table = PageTable(self.table.page_size, self.table.page_ids, self.table.num_tokens)
-        self._pool.share_many(table.page_ids)
+        self._memory.pool.share_many(table.page_ids)
         child = Sequence(self._memory, self.tokens.copy(), table, self.cache_salt)
         child.num_computed = self.num_computed
         child.num_cached_tokens = self.num_cached_tokens
@@ -197,7 +174,7 @@ class Sequence:
             assert self._cached_path is not None
             self._cached_path = self._cached_path.parent
             self._num_cached_pages -= 1
-        self._pool.release_many(reversed(dropped))
+        self._memory.pool.release_many(reversed(dropped))
         self._events.add(EventKind.TRUNCATE, self.id, tuple(dropped), (), length)
 
     def release(self) -> None:
@@ -209,13 +186,13 @@ class Sequence:
         self._require_live()
         if self._memory.prefix_caching and self.num_computed:
             num_tokens = self.num_computed
-            if num_tokens % self.table.page_size and self._pool.ref_count(self._page_of(num_tokens - 1)) > 1:
+            if num_tokens % self.table.page_size and self._memory.pool.ref_count(self._page_of(num_tokens - 1)) > 1:
                 num_tokens -= num_tokens % self.table.page_size
             self._cache_computed(num_tokens)
         pages = self.table.truncate(0)
         self._released = True
         self._memory.sequences.discard(self)
-        self._pool.release_many(reversed(pages))  # so that the next to allocate gets them in their old order
+        self._memory.pool.release_many(reversed(pages))  # so that the next to allocate gets them in their old order
         self._events.add(EventKind.RELEASE, self.id, tuple(pages))
 
     def _page_of(self, token_index: int) -> int:
@@ -238,13 +215,13 @@ class Sequence:
 
     def _occupy(self, pages: list[int], num_tokens: int) -> None:
         """Map more tokens into the room that `make_room` found for them. Cannot fail."""
-        table, pool = self.table, self._pool
+        table, memory = self.table, self._memory
         if pages:
             self._events.add(EventKind.ALLOCATE, self.id, tuple(pages))
-        if must_copy(pool, table):
+        if memory.must_copy(table):
             source, target = table.page_ids[-1], pages[0]
             table.page_ids[-1] = target
-            pool.release(source)
+            memory.pool.release(source)
             self._events.add(EventKind.COPY, self.id, (source, target), (), table.num_tokens % table.page_size)
             pages = pages[1:]
         table.extend(pages, num_tokens)
@@ -256,25 +233,3 @@ class Sequence:
     def __repr__(self) -> str:
         state = "released" if self._released else f"pages={self.table.page_ids}"
         return f"Sequence(id={self.id}, {len(self)} tokens, {self.num_computed} computed, {state})"
-
-
-def must_copy(pool: PagePool, table: PageTable) -> bool:
-    """Whether the next token would be written to a page that has other owners (the second law)."""
-    return table.num_tokens % table.page_size > 0 and pool.ref_count(table.page_ids[-1]) > 1
-
-
-def make_room(memory: Memory, table: PageTable, num_tokens: int) -> list[int]:
-    """Allocate the pages for more tokens; where the last page is shared, the first of them is its private copy.
-
-    The only place where pages are allocated, or copied, for a sequence. All or nothing.
-    """
-    size, copying = table.page_size, must_copy(memory.pool, table)
-    needed = pages_for(table.num_tokens + num_tokens, size) - len(table.page_ids) + copying
-    pages = memory.prefix.allocate_many(needed)
-    if copying and memory.storage is not None:
-        try:
-            memory.storage.copy(table.page_ids[-1], pages[0], table.num_tokens % size)
-        except BaseException:
-            memory.pool.release_many(reversed(pages))
-            raise
-    return pages

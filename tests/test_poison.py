@@ -279,7 +279,7 @@ def test_a_page_that_changes_hands_is_empty_when_the_next_request_gets_it() -> N
 
 
 def test_a_forgotten_copy_is_caught_at_the_write_and_not_by_a_wrong_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kvpaged.sequence.must_copy", lambda pool, table: False)
+    monkeypatch.setattr("kvpaged.memory.Memory.must_copy", lambda memory, table: False)
     with pytest.raises(PoisonError, match=r"the prefix cache: only a sole owner writes \(law 2\)"):
         serve(max_running=1)
 

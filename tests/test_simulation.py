@@ -51,7 +51,7 @@ def test_an_episode_is_the_same_each_time() -> None:
 
 
 def skip_the_copy(patch: Callable[..., None]) -> None:
-    patch("kvpaged.sequence.must_copy", lambda pool, table: False)
+    patch("kvpaged.memory.Memory.must_copy", lambda memory, table: False)
 
 
 def copy_a_slot_too_few(patch: Callable[..., None]) -> None:
@@ -224,7 +224,7 @@ def test_the_command_says_a_failure_in_one_line_and_what_it_did_otherwise(monkey
 
 def test_the_simulation_of_the_engine_says_how_to_see_a_failure_again(monkeypatch: pytest.MonkeyPatch) -> None:
     share_across_salts(monkeypatch.setattr)
-    monkeypatch.setattr("kvpaged.sequence.must_copy", lambda pool, table: False)
+    monkeypatch.setattr("kvpaged.memory.Memory.must_copy", lambda memory, table: False)
     with pytest.raises(SimulationFailed, match=r"^python tools/long_checks.py engine --seed \d+ --requests 12  # \w+"):
         sum((simulate_engine(seed, 12) for seed in range(20)), Counter())
 
