@@ -37,6 +37,7 @@ MENDED = [
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register the extension."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # as in the tests: same sums, same last digit
+    app.add_js_file("print.js", loading_method="defer")
     app.connect("config-inited", serve_own_files)
     app.connect("doctree-read", trim_tracebacks)
     app.connect("doctree-read", mark_columns)
@@ -112,6 +113,8 @@ def link_rooms(app: Sphinx, page: str, body: str) -> str:
 
 def mend_page(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None) -> None:
     """Drop the live-code scripts, and mend what screen readers trip over in the markup of other extensions."""
+    if page == app.config.root_doc:
+        context["docstitle"] = ""  # its own title is that of the book
     if "body" in context:
         body = WIDGET_STATE.sub("", LIVE_CODE.sub("", draw_pictures(app, context["body"])))
         body = link_rooms(app, page, body)

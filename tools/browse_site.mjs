@@ -22,7 +22,8 @@ const ways = [
 const problems = [];
 let players = 0;
 
-const pages = readdirSync(site, { recursive: true }).filter((name) => name.endsWith(".html") && !name.startsWith("_static"));
+const pages = readdirSync(site, { recursive: true })
+  .filter((name) => name.endsWith(".html") && !name.startsWith("_static") && name !== "404.html"); // whose links need its server
 const executablePath = ["/usr/bin/chromium", "/usr/bin/google-chrome"].find(existsSync);
 if (!pages.length) throw new Error(`no pages in ${site}: build the book first`);
 if (!executablePath) throw new Error("no Chromium found: install Debian's chromium");
