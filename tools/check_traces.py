@@ -20,6 +20,7 @@ from typing import Annotated, Any
 
 import typer
 
+from kvpaged.lab.explain import explain
 from kvpaged.lab.explain.eviction import EvictionSimulation, Rule
 from kvpaged.lab.explain.page_paths import PagePaths
 from kvpaged.lab.explain.prefix_tree import PrefixTree
@@ -158,6 +159,9 @@ def measure(folder: Path) -> Result:
         trace = read(folder, name)
         results["figure_9"][name] = figure_9(trace)
         results["figure_10"][name] = figure_10(trace)
+    if (folder / "ragpulse_trace.jsonl").is_file():
+        tokens = explain(read(folder, "ragpulse"), num_pages=10**6).tokens
+        results["ragpulse"] = {"tokens": tokens.total, "seen": tokens.seen, "reusable": tokens.reusable}
     for name, capacities in COMPARED.items():
         if (folder / f"{name}_trace.jsonl").is_file():
             trace = read(folder, name)
@@ -195,6 +199,11 @@ def show(results: Result) -> None:
         print(
             f"Figure 10, {name}: ten caches {ten['ten_caches']:.3f} (paper: {paper['local']}), "
             f"one pool {ten['one_pool']:.3f} (paper: {paper['global']})"
+        )
+    if "ragpulse" in results:
+        tokens, seen, reusable = results["ragpulse"].values()
+        print(
+            f"RAGPulse: {seen / tokens:.3f} of its prompt tokens were seen before, {reusable / tokens:.3f} begin a prompt"
         )
 
 
