@@ -202,9 +202,7 @@ def show(results: Result) -> None:
         )
     if "ragpulse" in results:
         tokens, seen, reusable = results["ragpulse"].values()
-        print(
-            f"RAGPulse: {seen / tokens:.3f} of its prompt tokens were seen before, {reusable / tokens:.3f} begin a prompt"
-        )
+        print(f"RAGPulse: of its prompt tokens {seen / tokens:.3f} seen before, {reusable / tokens:.3f} reusable")
 
 
 @contextmanager
