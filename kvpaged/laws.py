@@ -1,4 +1,7 @@
-"""The laws of ownership, as a check of everything that is alive."""
+"""The judge: three checks of everything that is alive, one for each law of ownership.
+
+They raise AssertionError by themselves, so that they judge under `python -O` too.
+"""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -10,82 +13,102 @@ from kvpaged.prefix_cache import PrefixCache, PrefixNode
 from kvpaged.sequence import Sequence
 
 
-class _Claim(NamedTuple):
+class Claim(NamedTuple):
     """What one owner of a page says that the page holds."""
 
+    page_id: int
     owner: str
-    before: int  # a number for all tokens before the page: equal numbers, equal tokens
+    before: int  # a number for all the tokens before the page: equal numbers, equal tokens
     tokens: tuple[int, ...]
 
 
 def check(pool: PagePool, prefix: PrefixCache, sequences: Iterable[Sequence]) -> None:
-    """Raise AssertionError, naming the page, if the pool and the holders disagree, or two holders about a page.
+    """Raise AssertionError, naming the page, if a law is broken.
 
-    First law: for each page, the references that its holders own are those that the pool counts.
-    Second and third law: what two owners see in a page is the same, in the slots that both use. Wherever somebody wrote
-    to a page that was not theirs alone, the owners' tokens differ.
     Costs time in proportion to the pool and to all tokens: it is for tests, and for the reader.
     """
-    claims: defaultdict[int, list[_Claim]] = defaultdict(list)
     numbers: dict[tuple[int, tuple[int, ...]], int] = {}
-    for sequence in sorted(sequences, key=lambda each: each.id):
-        for page_id, claim in _claims_of_sequence(sequence, numbers):
-            claims[page_id].append(claim)
-    for page_id, claim in _claims_of_prefix_cache(prefix, numbers):
-        claims[page_id].append(claim)
+    in_order = sorted(sequences, key=lambda each: each.id)
+    claims = [claim for each in in_order for claim in claims_of_sequence(each, numbers)]
+    claims += claims_of_prefix_cache(prefix, numbers)
+    check_references(pool, [(claim.owner, claim.page_id) for claim in claims])
+    check_full_pages(prefix)
+    check_contents(claims)
 
-    num_free = 0
+
+def check_references(pool: PagePool, references: Iterable[tuple[str, int]]) -> None:
+    """The first law: what the holders own, summed, is what the pool counts.
+
+    references: (who, page id), one for each reference that somebody owns. Raises AssertionError, naming the page.
+    """
+    owners: defaultdict[int, list[str]] = defaultdict(list)
+    for owner, page_id in references:
+        owners[page_id].append(owner)
     for page_id in range(pool.num_pages):
-        counted, owned = pool.ref_count(page_id), claims.get(page_id, [])
-        num_free += not counted
-        owners = ", ".join(claim.owner for claim in owned) or "nobody"
-        assert counted == len(owned), (
+        counted, owned = pool.ref_count(page_id), len(owners[page_id])
+        who = ", ".join(owners[page_id]) or "nobody"
+        _require(
+            counted == owned,
             f"law 1: page {page_id} has {counted} reference{'s' * (counted != 1)} in the pool, "
-            f"but {len(owned)} owner{'s' * (len(owned) != 1)}: {owners}"
+            f"but {owned} owner{'s' * (owned != 1)}: {who}",
         )
-        _agree(page_id, owned)
-    assert num_free == pool.num_free, (
-        f"law 1: {num_free} pages have no owner, but the pool says {pool.num_free} are free"
-    )
+    free = sum(not owners[page_id] for page_id in range(pool.num_pages))
+    _require(free == pool.num_free, f"law 1: {free} pages have no owner, but the pool says {pool.num_free} are free")
 
 
-def _agree(page_id: int, claims: list[_Claim]) -> None:
-    fullest = max(claims, key=lambda claim: len(claim.tokens), default=None)
+def check_contents(claims: Iterable[Claim]) -> None:
+    """The second law: what two owners see in a page is the same, in the slots that both use.
+
+    Where somebody wrote to a page that was not theirs alone, or was given a page that was computed after other tokens,
+    the owners' tokens differ. Raises AssertionError, naming the page and both.
+    """
+    fullest: dict[int, Claim] = {}
     for claim in claims:
-        assert fullest is not None
-        both = f"both {claim.tokens} for {claim.owner} and {fullest.tokens} for {fullest.owner}"
-        assert claim.tokens == fullest.tokens[: len(claim.tokens)], f"law 2: page {page_id} cannot hold {both}"
-        assert claim.before == fullest.before, f"law 2: page {page_id} cannot hold {both}, after different tokens"
+        other = fullest.setdefault(claim.page_id, claim)
+        shared = min(len(claim.tokens), len(other.tokens))
+        both = f"both {claim.tokens} for {claim.owner} and {other.tokens} for {other.owner}"
+        _require(claim.tokens[:shared] == other.tokens[:shared], f"law 2: page {claim.page_id} cannot hold {both}")
+        _require(
+            claim.before == other.before, f"law 2: page {claim.page_id} cannot hold {both}, after different tokens"
+        )
+        if len(claim.tokens) > shared:
+            fullest[claim.page_id] = claim
 
 
-def _claims_of_sequence(
-    sequence: Sequence, numbers: dict[tuple[int, tuple[int, ...]], int]
-) -> Iterator[tuple[int, _Claim]]:
+def check_full_pages(prefix: PrefixCache) -> None:
+    """The third law, as the prefix cache leans on it: only a full page is continued. Raises AssertionError."""
+    for node in prefix.nodes():
+        full = len(node.tokens) == prefix.page_size
+        _require(full or not node.children, f"law 3: page {node.page_id} is not full, yet continued")
+
+
+def claims_of_sequence(sequence: Sequence, numbers: dict[tuple[int, tuple[int, ...]], int]) -> Iterator[Claim]:
+    """What a sequence says of its pages. numbers: one for each path of pages met so far."""
     name, table, size = f"sequence {sequence.id}", sequence.table, sequence.table.page_size
-    assert len(sequence.tokens) == len(table), f"{name} has {len(sequence.tokens)} tokens, but maps {len(table)}"
-    assert len(table.page_ids) == pages_for(len(table), size), f"{name} maps {len(table)} tokens to {table.page_ids}"
-    assert len(set(table.page_ids)) == len(table.page_ids), f"{name} has a page twice: {table.page_ids}"
-    assert sequence.num_computed <= len(table), f"{name} has {sequence.num_computed} of {len(table)} tokens computed"
+    length, pages = len(table), table.page_ids
+    _require(len(sequence.tokens) == length, f"{name} has {len(sequence.tokens)} tokens, but maps {length}")
+    _require(len(pages) == pages_for(length, size), f"{name} maps {length} tokens to {pages}")
+    _require(len(set(pages)) == len(pages), f"{name} has a page twice: {pages}")
+    _require(sequence.num_computed <= length, f"{name} has {sequence.num_computed} of {length} tokens computed")
     before = 0
-    for index, page_id in enumerate(table.page_ids):
+    for index, page_id in enumerate(pages):
         tokens = tuple(sequence.tokens[index * size : (index + 1) * size])
-        yield page_id, _Claim(name, before, tokens)
+        yield Claim(page_id, name, before, tokens)
         before = numbers.setdefault((before, tokens), len(numbers) + 1)
 
 
-def _claims_of_prefix_cache(
-    prefix: PrefixCache, numbers: dict[tuple[int, tuple[int, ...]], int]
-) -> Iterator[tuple[int, _Claim]]:
-    number_of: dict[PrefixNode, int] = {}
-    held = 0
+def claims_of_prefix_cache(prefix: PrefixCache, numbers: dict[tuple[int, tuple[int, ...]], int]) -> list[Claim]:
+    """What the prefix cache says of the pages in its trie."""
+    number_of: dict[PrefixNode | None, int] = {}
+    claims = []
     for node in prefix.nodes():
-        held += 1
-        assert node.parent is not None
-        assert not node.children or len(node.tokens) == prefix.page_size, (
-            f"page {node.page_id} is not full, yet continued"
-        )
-        before = number_of.get(node.parent, 0)
-        tokens = tuple(node.tokens)
+        before, tokens = number_of.get(node.parent, 0), tuple(node.tokens)
         number_of[node] = numbers.setdefault((before, tokens), len(numbers) + 1)
-        yield node.page_id, _Claim("the prefix cache", before, tokens)
-    assert held == len(prefix), f"the prefix cache holds {held} pages, but says {len(prefix)}"
+        claims.append(Claim(node.page_id, "the prefix cache", before, tokens))
+    _require(len(claims) == len(prefix), f"the prefix cache holds {len(claims)} pages, but says {len(prefix)}")
+    return claims
+
+
+def _require(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise AssertionError(otherwise)
