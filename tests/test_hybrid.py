@@ -279,6 +279,8 @@ def test_tokens_need_a_slot_before_they_are_computed() -> None:
 def test_a_prompt_has_tokens_and_a_page_has_slots() -> None:
     with pytest.raises(ValueError, match="the prompt is empty"):
         cache_of(*THREE_KINDS).sequence([])
+    with pytest.raises(ValueError, match="window is 0"):
+        SlidingWindow(1, 0)
     with pytest.raises(ValueError, match="page_size is 0"):
         cache_of(*THREE_KINDS, page_size=0)
 

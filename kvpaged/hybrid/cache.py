@@ -11,8 +11,7 @@ from kvpaged.page_pool import PagePool
 from kvpaged.page_table import pages_for
 from kvpaged.tokens import as_tokens, pack
 
-# What an owner says of a page: who it is; of which group, salt and tokens (all up to its end) it holds a share; whether
-# the last of these tokens is the page's last.
+# Who owns a page; which group's share of which tokens (all up to its end, packed) it holds; whether they fill it.
 _Claim = tuple[str, tuple[int, Hashable, bytes], bool]
 
 
@@ -43,9 +42,8 @@ class GroupedKVCache:
     def check(self) -> None:
         """Raise AssertionError, naming the page, if a law of ownership is broken.
 
-        First law: what the holders own is what the pool counts; a sequence owns the pages that a token to come will
-        read and no others, and what names the null page owns nothing. Second and third law: a page with two owners is
-        finished, and the same to both: of the same group, after the same tokens.
+        First law: what the holders own is what the pool counts, and a sequence owns just what a token to come will
+        read. Second and third law: a page with two owners is finished, and holds the same to both.
         """
         claims: defaultdict[int, list[_Claim]] = defaultdict(list)
         claims[NULL_PAGE] = [("the cache", (-1, None, b""), True)]

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from kvpaged.checks import positive_int
 from kvpaged.page_table import pages_for
 
 
@@ -39,6 +40,9 @@ class SlidingWindow(Kind):
 
     window: int
 
+    def __post_init__(self) -> None:
+        positive_int("window", self.window)
+
     def first_read(self, num_computed: int) -> int:
         return max(0, num_computed - self.window + 1)
 
@@ -46,8 +50,7 @@ class SlidingWindow(Kind):
 class Recurrent(Kind):
     """Reads the state that the token before it left, and leaves its own (Yang et al. 2024).
 
-    Logical page i holds the state after the last computed token of page i: each token of that page rewrites it, and the
-    last one finishes it.
+    Logical page i holds the state after the last computed token of page i: each token of that page rewrites it.
     """
 
     def first_read(self, num_computed: int) -> int:
@@ -62,10 +65,7 @@ class Group(NamedTuple):
 
 
 def group_layers(kinds: Sequence[Kind]) -> list[Group]:
-    """Put layers of equal kind together, at most as many to a group as the rarest kind has: so pages are of one size.
-
-    Where that does not divide a kind's layers, its last group has fewer, and a part of its pages stays empty.
-    """
+    """Put layers of equal kind together, as many to a group as the rarest kind has or fewer: so pages have one size."""
     layers: dict[Kind, list[int]] = {}
     for layer, kind in enumerate(kinds):
         layers.setdefault(kind, []).append(layer)

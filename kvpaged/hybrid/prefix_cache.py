@@ -66,8 +66,7 @@ class GroupedPrefixCache:
             needed = [kind.needed(len(path) * self.page_size, self.page_size) for kind, _ in self.groups]
             if all(run >= len(pages) for run, pages in zip(runs, needed, strict=True)):
                 suitable.append(len(path))
-        most = max(0, suitable[-1] - self.recomputed_pages)
-        return path[: max(num_pages for num_pages in suitable if num_pages <= most)]
+        return path[: max(n for n in suitable if n <= max(0, suitable[-1] - self.recomputed_pages))]
 
     def take(self, path: Sequence[Node]) -> list[list[int]]:
         """Share what each group needs to go on at the end of a path: a table for each, null pages in front."""
@@ -87,8 +86,10 @@ class GroupedPrefixCache:
                     self._lru.move_to_end((path[index], group))
 
     def insert(self, path: list[Node], edge: bytes, page_ids: Sequence[int], cache_salt: Hashable) -> None:
-        """Keep a full page of tokens that follows on a path, which grows by its node. page_ids: of each group; a null
-        page, or a second page for the same tokens, is not kept."""
+        """Keep a full page of tokens that follows on a path, which grows by its node.
+
+        page_ids: of each group; a null page, or a second page for the same tokens, is not kept.
+        """
         node = self._child(path[-1] if path else self._child(self.root, cache_salt), edge)
         path.append(node)
         for group, page_id in enumerate(page_ids):
