@@ -179,23 +179,12 @@ class Sequence:
         self.cache_salt = cache_salt
 
 
-def begin(cache, tokens, cache_salt=None, whole_pages=False):
-    """A sequence that owns what is cached of a prompt, and pages for the rest."""
-    path, found = match(cache, tokens[:-1], cache_salt)  # one token must run
-    if whole_pages:
-        path, found = path[: found // cache.page_size], found - found % cache.page_size
-    table = [node.page for node in path]
+def fork(sequence):
+    """A second owner of every page. Nothing is copied."""
+    cache, table, salt = sequence.cache, sequence.page_table, sequence.cache_salt
     for page in table:
-        share(cache.pool, page)  # before anything is evicted
-    sequence = Sequence(cache, tokens[:found], table, found, cache_salt)
-    try:
-        append(sequence, *tokens[found:])
-    except OutOfPages:
-        end(sequence)
-        if found % cache.page_size == 0:
-            raise
-        return begin(cache, tokens, cache_salt, whole_pages=True)
-    return sequence
+        share(cache.pool, page)
+    return Sequence(cache, sequence.tokens, table, sequence.num_computed, salt)
 
 
 def append(sequence, *tokens):
@@ -214,14 +203,6 @@ def append(sequence, *tokens):
     sequence.tokens += tokens
 
 
-def fork(sequence):
-    """A second owner of every page. Nothing is copied."""
-    cache, table, salt = sequence.cache, sequence.page_table, sequence.cache_salt
-    for page in table:
-        share(cache.pool, page)
-    return Sequence(cache, sequence.tokens, table, sequence.num_computed, salt)
-
-
 def mark_computed(sequence, num_tokens):
     """K and V of the first tokens are stored: their full pages are worth keeping."""
     cache, sequence.num_computed = sequence.cache, num_tokens
@@ -238,6 +219,25 @@ def end(sequence):
     insert(cache, sequence.tokens[:count], table, sequence.cache_salt)
     for page in reversed(table):
         release(cache.pool, page)
+
+
+def begin(cache, tokens, cache_salt=None, whole_pages=False):
+    """A sequence that owns what is cached of a prompt, and pages for the rest."""
+    path, found = match(cache, tokens[:-1], cache_salt)  # one token must run
+    if whole_pages:
+        path, found = path[: found // cache.page_size], found - found % cache.page_size
+    table = [node.page for node in path]
+    for page in table:
+        share(cache.pool, page)  # before anything is evicted
+    sequence = Sequence(cache, tokens[:found], table, found, cache_salt)
+    try:
+        append(sequence, *tokens[found:])
+    except OutOfPages:
+        end(sequence)
+        if found % cache.page_size == 0:
+            raise
+        return begin(cache, tokens, cache_salt, whole_pages=True)
+    return sequence
 
 
 # Chapter 10: serving many requests
