@@ -257,6 +257,10 @@ def _lazy_zeros(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     num_bytes = dtype.itemsize
     for size in shape:
         num_bytes *= size
-    memory = np.zeros(num_bytes + 64, dtype=np.uint8)
+    try:
+        memory = np.zeros(num_bytes + 64, dtype=np.uint8)
+    except MemoryError:
+        sizes = f"{shape[1]:,} pages take {num_bytes / 1e9:,.0f} GB of keys and as much of values"
+        raise MemoryError(f"{sizes}: ask for fewer pages") from None
     start = -memory.ctypes.data % 64
     return torch.from_numpy(memory[start : start + num_bytes]).view(dtype).view(shape)

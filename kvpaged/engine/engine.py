@@ -68,6 +68,8 @@ class Engine:
         model's own, if None. poisoned: check every access to a page, slowly (see `kvpaged.poison`). Raises ValueError
         for a number out of range.
         """
+        if isinstance(model, str):
+            raise TypeError(f"model is {model!r}, a name: load it first, Engine(load_model({model!r}))")
         self.model = model
         if tokenizer is None and model.checkpoint is not None and (model.checkpoint / "tokenizer.json").is_file():
             tokenizer = load_tokenizer(model.checkpoint)
@@ -83,6 +85,11 @@ class Engine:
         self._intake = Intake(model.config, tokenizer, num_pages, page_size, max_running)
         self._requests: dict[int, Request] = {}  # those not finished
         self._opened = perf_counter()
+
+    def __repr__(self) -> str:
+        name = self.model.checkpoint.name if self.model.checkpoint else type(self.model).__name__
+        scheduler = self._scheduler
+        return f"Engine({name}, {len(scheduler.running)} running, {len(scheduler.waiting)} waiting, {self.cache!r})"
 
     def generate(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from itertools import count
 from typing import cast
 
@@ -39,6 +39,8 @@ class Intake:
         listed = _as_list(prompts)
         if params is None or isinstance(params, SamplingParams | BeamSearchParams):
             params = [SamplingParams() if params is None else params] * len(listed)
+        if isinstance(params, Mapping):
+            raise TypeError(f"params is {params!r}, a {type(params).__name__}: give SamplingParams(**params)")
         if len(params) != len(listed):
             raise ValueError(f"{len(listed)} prompts, but {len(params)} params: give one for all, or one for each")
         pairs = zip(listed, params, strict=True)
@@ -46,6 +48,8 @@ class Intake:
 
     def request(self, index: int, prompt: Prompt, params: Params, cache_salt: Hashable) -> Request:
         """A request for one prompt."""
+        if not isinstance(params, SamplingParams | BeamSearchParams):
+            raise TypeError(f"params is {params!r}, a {type(params).__name__}: give SamplingParams(max_tokens=32), say")
         hash(cache_salt)  # a salt that cannot be told from others fails here, not in a step
         context, page_size = self._config.max_position_embeddings, self._page_size
         text = prompt if isinstance(prompt, str) else None
