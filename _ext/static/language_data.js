@@ -1,0 +1,1 @@
+// Sphinx lists here the words that its own search leaves out; `search.js` brings its own.
