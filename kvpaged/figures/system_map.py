@@ -100,8 +100,7 @@ def _draw(room: Room, chapter: int) -> str:
     ink = "x b" if lit else "d" if later else "b"
     words = label(middle, room.y + 16, name, class_=f"m {ink}")
     words += label(middle, room.y + 33, room.does, class_=f"m s {'x' if lit else 'd'}")
-    said = f"Chapter {room.chapter}, {room.name}: {room.does}"
-    return mark("a", box + words, data_chapter=room.chapter, aria_label=said, aria_current="page" if lit else None)
+    return mark("a", box + words, data_chapter=room.chapter, aria_current="page" if lit else None)
 
 
 def _describe(lit: Room | None) -> str:
