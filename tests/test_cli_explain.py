@@ -60,6 +60,15 @@ def test_explain_writes_a_page_that_loads_nothing(
     assert "line 2 (chat-1)" in html
 
 
+def test_the_smallest_trace_has_a_page_too(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file, page = tmp_path / "[one].jsonl", tmp_path / "page.html"
+    file.write_text("[1, 2, 3]\n", encoding="utf-8")
+    code, out, _ = run(capsys, "explain", str(file), "--html", str(page))
+    assert code == 0
+    assert "[one].jsonl: 1 request of 3 prompt tokens" in out
+    assert page.is_file()
+
+
 def test_explain_shows_its_progress_where_somebody_looks(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, trace: str
 ) -> None:

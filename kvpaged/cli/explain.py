@@ -53,8 +53,8 @@ def explain(
     name = "standard input" if trace == "-" else Path(trace).name
     vocabulary = None if tokenizer is None else load_vocabulary(tokenizer)
     reader = TraceReader(name, vocabulary, skip_malformed)
-    with lines_of(trace) as lines:
-        read = reader.read(lines, block_size)
+    with lines_of(trace) as written:
+        read = reader.read(written, block_size)
     for message in reader.malformed:
         print(f"left out: {message}", file=sys.stderr)
     found = find_out(read, page_size, num_pages, show_progress=sys.stderr.isatty())
@@ -103,7 +103,7 @@ def _show(found: Explanation) -> None:
     from rich.table import Table
 
     console, total = Console(highlight=False), found.tokens.total
-    console.print(f"{found.trace}: {headline(found)}")
+    console.print(f"{found.trace}: {headline(found)}", markup=False)
     ledger = Table("prompt tokens", "tokens", "of all")
     for title, tokens in lines(found):
         ledger.add_row(title, f"{tokens:,}", f"{tokens / total:.1%}")

@@ -18,7 +18,8 @@ def headline(found: Explanation) -> str:
         pages = f"in pages of {found.page_size} tokens"
     else:
         pages = f"in blocks of {found.page_size} tokens" if found.page_size else "in blocks of unknown sizes"
-    return f"{len(found.verdicts):,} requests of {found.tokens.total:,} prompt tokens, {pages}."
+    requests = f"{len(found.verdicts):,} request{'s' * (len(found.verdicts) != 1)}"
+    return f"{requests} of {found.tokens.total:,} prompt tokens, {pages}."
 
 
 def lines(found: Explanation) -> list[tuple[str, int]]:
