@@ -1,5 +1,10 @@
 """The checks that every room makes of its numbers, so that bad input gets one clear message and changes nothing."""
 
+import math
+from numbers import Integral, Real
+
+MOST = 2**63 - 1  # what a tensor of integers can hold
+
 
 def positive_int(name: str, value: int) -> int:
     """Return `value` if it is an int of at least 1; raise ValueError or TypeError naming it otherwise."""
@@ -8,3 +13,32 @@ def positive_int(name: str, value: int) -> int:
     if value < 1:
         raise ValueError(f"{name} is {value}; it must be at least 1")
     return value
+
+
+def int_within(name: str, value: object, least: int, most: int = MOST, meaning: str = "") -> int:
+    """Return `value` as an int if it is a whole number from `least` to `most`; raise ValueError naming it otherwise.
+
+    Any kind of integer is one, numpy's too; True and False are none. meaning: what to say beside the limit.
+    """
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        raise ValueError(f"{name} is {value!r}; it must be a whole number")
+    number = int(value)
+    shown = number if number.bit_length() <= MOST.bit_length() else f"an int of {number.bit_length():,} bits"
+    if number > most:
+        raise ValueError(f"{name} is {shown}; it must be at most {most}")
+    if number < least:
+        raise ValueError(f"{name} is {shown}; it must be at least {least}" + (f": {meaning}" if meaning else ""))
+    return number
+
+
+def finite_float(name: str, value: object) -> float:
+    """Return `value` as a float if it is a finite number; raise ValueError naming it otherwise."""
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise ValueError(f"{name} is {value!r}; it must be a finite number")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise ValueError(f"{name} is {number}; it must be a finite number")
+    return number

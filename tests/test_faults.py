@@ -382,7 +382,7 @@ def failing_choice(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], 
 
 
 @pytest.mark.parametrize("name", ["append", "fork and write", "speculative step", "beam search"])
-def test_every_choice_of_tokens_fails_once_and_the_step_can_be_run_again(
+def test_every_choice_of_tokens_fails_once_and_is_made_again_at_once(
     name: str, failing_choice: Callable[[int], list[int]]
 ) -> None:
     undisturbed(name)  # before anything fails
@@ -390,7 +390,7 @@ def test_every_choice_of_tokens_fails_once_and_the_step_can_be_run_again(
     def run(at: int) -> bool:
         engine, requests = ENGINES[name]()
         calls = failing_choice(at)
-        assert run_to_the_end(engine, requests, name) == calls[1]
+        assert run_to_the_end(engine, requests, name) == 0
         return calls[1] > 0
 
     assert until_nothing_fails(run) >= 5

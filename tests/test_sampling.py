@@ -25,7 +25,7 @@ OPEN_END = STORY.text  # many tokens are likely next: a name, a question
         ({"temperature": -0.1}, "temperature is -0.1"),
         ({"temperature": math.nan}, "temperature is nan; it must be a finite number"),
         ({"temperature": math.inf}, "temperature is inf"),
-        ({"top_p": 0}, "top_p is 0; it must be above 0 and at most 1"),
+        ({"top_p": 0}, "top_p is 0.0; it must be above 0 and at most 1"),
         ({"top_p": 1.01}, "top_p is 1.01"),
         ({"top_p": math.nan}, "top_p is nan"),
         ({"top_k": -2}, "top_k is -2; it must be at least -1"),

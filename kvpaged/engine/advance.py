@@ -1,30 +1,32 @@
 """The end of a step: the tokens that each branch goes on with, and which requests end.
 
-First it is worked out what everybody gets, and nobody has it yet; then it is given.
+First it is worked out what everybody gets, and nobody has it yet; then it is given. Where something fails for a
+request, that request ends, and it alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import perf_counter
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from torch import Tensor
 
 from kvpaged.engine.batch import Chunk
-from kvpaged.engine.beam import next_generations, replace_beams
+from kvpaged.engine.beam import Generation, next_generations, replace_beams
 from kvpaged.engine.metrics import Counters
 from kvpaged.engine.request import Branch, Request
-from kvpaged.engine.sampler import Draw, draw, logprobs_of, uniform
+from kvpaged.engine.sampler import Draw, check_logits, draw, logprobs_of, uniform
 from kvpaged.engine.sampling_params import BeamSearchParams, SamplingParams
 from kvpaged.engine.scheduler import Scheduler
+
+Result = TypeVar("Result")
 
 
 class Ready(NamedTuple):
     """A branch that can be given tokens: `row` of the logits tells what follows its last one, the next its guesses."""
 
     branch: Branch
-    params: SamplingParams
     row: int
     drafts: list[int]
 
@@ -45,49 +47,102 @@ def advance(chunks: Sequence[Chunk], logits: Tensor, scheduler: Scheduler, count
     logits: [n, vocab_size], the rows that the chunks want, one chunk after another.
     """
     samples: list[Ready] = []
-    beams: list[tuple[Branch, int]] = []
+    beams: list[Ready] = []
     row = 0
     for branch, start, stop, num_drafts in chunks:
-        sequence, params = branch.sequence, branch.request.params
+        sequence, request = branch.sequence, branch.request
         assert sequence is not None
-        branch.request.metrics.computed_tokens += stop - start
+        request.metrics.computed_tokens += stop - start
         if not num_drafts:
             sequence.mark_computed(stop)
         if stop < sequence.table.num_tokens:
             continue
-        if isinstance(params, BeamSearchParams):
-            beams.append((branch, row))
+        ready = Ready(branch, row, sequence.tokens[stop - num_drafts :])
+        if isinstance(request.params, BeamSearchParams):
+            beams.append(ready)
         else:
-            samples.append(Ready(branch, params, row, sequence.tokens[stop - num_drafts :]))
+            samples.append(ready)
             # The other samples of its request begin where the prompt is computed.
-            samples += [Ready(Branch(branch.request, index), params, row, []) for index in range(1, branch.seats)]
+            samples += [ready._replace(branch=Branch(request, index)) for index in range(1, branch.seats)]
         row += num_drafts + 1
-    gains = _choose(samples, logits) if samples else []
-    generations = next_generations(beams, logits) if beams else []
+    failed: dict[Request, Exception] = {}
+    gains = _blaming(_choose, samples, logits, failed)
+    generations = _blaming(_follow, beams, logits, failed)
     _fork([gain.ready.branch for gain in gains], scheduler)
     ended = [gain.ready.branch.request for gain in gains if _give(gain, logits, scheduler, counters)]
     for generation in generations:
         counters.generated_tokens += len(generation.beams)
         if replace_beams(generation, scheduler):
             ended.append(generation.request)
-    return ended
+    for request, error in failed.items():
+        end(request, scheduler, error)
+    return [*ended, *failed]
+
+
+def end(request: Request, scheduler: Scheduler, error: Exception | None = None) -> None:
+    """End what goes on of a request: because of an error, or because nobody wants it any more."""
+    if error is not None:
+        lines = str(error).splitlines()
+        request.error = ": ".join([type(error).__name__, *lines[:1]])
+    for branch in request.branches:
+        if branch.finish_reason is None:
+            branch.finish_reason = "abort" if error is None else "error"
+            scheduler.remove(branch)
+
+
+def _blaming(
+    work: Callable[[Sequence[Ready], Tensor], list[Result]],
+    items: Sequence[Ready],
+    logits: Tensor,
+    failed: dict[Request, Exception],
+) -> list[Result]:
+    """Work on all at once; if that fails, on each request by itself, so that it is known which one fails."""
+    if not items:
+        return []
+    try:
+        return work(items, logits)
+    except Exception:
+        of_request: dict[Request, list[Ready]] = {}
+        for item in items:
+            of_request.setdefault(item.branch.request, []).append(item)
+    found: list[Result] = []
+    for request, own in of_request.items():
+        for item in own:
+            item.branch.forget_text()
+        try:
+            found += work(own, logits)
+        except Exception as error:
+            failed[request] = error
+    return found
+
+
+def _follow(beams: Sequence[Ready], logits: Tensor) -> list[Generation]:
+    """Choose what follows beams."""
+    return next_generations([(each.branch, each.row) for each in beams], logits)
 
 
 def _choose(samples: Sequence[Ready], logits: Tensor) -> list[Gain]:
-    """Choose the tokens of each branch."""
+    """Choose the tokens of samples."""
+    check_logits(logits, [each.row + n for each in samples for n in range(len(each.drafts) + 1)])
     likeliest = logits.argmax(dim=-1).tolist()
     drawn = iter(draw(logits, [each for ready in samples for each in _draws(ready)]))
     gains = []
     for ready in samples:
         tokens = likeliest[ready.row : ready.row + len(ready.drafts) + 1]
-        if ready.params.temperature > 0:
+        if _params(ready).temperature > 0:
             tokens = [next(drawn) for _ in tokens]
         gains.append(_gain(ready, tokens, logits))
     return gains
 
 
+def _params(ready: Ready) -> SamplingParams:
+    params = ready.branch.request.params
+    assert isinstance(params, SamplingParams)
+    return params
+
+
 def _draws(ready: Ready) -> list[Draw]:
-    branch, params, row, drafts = ready
+    (branch, row, drafts), params = ready, _params(ready)
     if params.temperature == 0:
         return []
     seed, position = branch.request.seed, len(branch.output)
@@ -96,7 +151,7 @@ def _draws(ready: Ready) -> list[Draw]:
 
 def _gain(ready: Ready, tokens: list[int], logits: Tensor) -> Gain:
     """What a branch gets, when `tokens` follow its last one, and each guess if all guesses before it are right."""
-    branch, params, row, drafts = ready
+    (branch, row, drafts), params = ready, _params(ready)
     logprobs: list[dict[int, float]] = []
     for index, token in enumerate(tokens):
         if params.logprobs is not None:

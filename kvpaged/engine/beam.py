@@ -13,7 +13,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from kvpaged.engine.request import Branch, Request
-from kvpaged.engine.sampler import likeliest
+from kvpaged.engine.sampler import check_logits, likeliest
 from kvpaged.engine.sampling_params import BeamSearchParams
 from kvpaged.engine.scheduler import Scheduler
 
@@ -37,12 +37,15 @@ def next_generations(beams: Sequence[tuple[Branch, int]], logits: Tensor) -> lis
     """
     if not beams:
         return []
+    rows = [row for _, row in beams]
+    check_logits(logits, rows)
     # As many as can live on, and all that can end: so no beam is missed, whatever its candidates are.
     counts = [branch.request.width + len(branch.request.stop_tokens) for branch, _ in beams]
-    for (branch, _), candidates in zip(beams, likeliest(logits, [row for _, row in beams], counts), strict=True):
+    for (branch, _), candidates in zip(beams, likeliest(logits, rows, counts), strict=True):
         branch.candidates = candidates
     requests = {branch.request.id: branch.request for branch, _ in beams}.values()
-    return [next_generation(each) for each in requests if all(beam.candidates is not None for beam in each.branches)]
+    known = (each for each in requests if all(beam.candidates is not None for beam in each.branches))
+    return [next_generation(each) for each in known]
 
 
 def next_generation(request: Request) -> Generation:

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from kvpaged.cache import PagedKVCache
 from kvpaged.checks import positive_int
-from kvpaged.engine.advance import advance
+from kvpaged.engine.advance import advance, end
 from kvpaged.engine.batch import Batch, pack
 from kvpaged.engine.events import EngineEvent
 from kvpaged.engine.intake import Intake, Prompt
@@ -141,16 +141,21 @@ class Engine:
         """End a request now, with "abort" for a reason; its pages are given back. False if it is finished already."""
         if self._requests.get(request.id) is not request:
             return False
-        for branch in request.branches:
-            if branch.finish_reason is None:
-                branch.finish_reason = "abort"
-                self._scheduler.remove(branch)
+        end(request, self._scheduler)
         self._finish(request)
         return True
 
     def output(self, request: Request) -> RequestOutput:
-        """What a request has so far."""
-        return output_of(request)
+        """What a request has so far. If its tokens cannot be made text, it ends with that error."""
+        try:
+            return output_of(request)
+        except Exception as error:
+            end(request, self._scheduler, error)
+            for branch in request.branches:
+                branch.finish_reason = "error"
+            if self._requests.get(request.id) is request:
+                self._finish(request)
+            return output_of(request)
 
     @property
     def num_unfinished(self) -> int:

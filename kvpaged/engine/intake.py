@@ -98,10 +98,12 @@ def _as_list(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
     """One prompt or several, as a list of prompts."""
     if isinstance(prompts, str | bytes | bytearray | memoryview):
         return [cast(str, prompts)]
+    if hasattr(prompts, "tolist"):  # an array or a tensor: of one prompt, or of several of the same length
+        prompts = prompts.tolist()
     if not isinstance(prompts, Iterable):
         raise TypeError(f"prompts are {prompts!r}: give a string, a list of token ids, or a list of such")
     listed = list(prompts)
-    if listed and all(isinstance(each, int) for each in listed):
+    if listed and all(hasattr(each, "__index__") and not getattr(each, "ndim", 0) for each in listed):
         return [cast(list[int], listed)]
     return cast(list[Prompt], listed)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kvpaged.engine.metrics import RequestMetrics
 from kvpaged.engine.request import Branch, Request
@@ -17,8 +17,8 @@ class CompletionOutput:
     string; while more is to come, what might be the beginning of a stop string is held back, so that text only grows.
     logprobs: for each token a dict of token id -> log-probability: the likeliest ones and the token itself.
     logits_hash: 16 hexadecimal digits; two that are equal say that all logits were, bit for bit.
-    finish_reason: "stop", "length" or "abort"; None while more is to come. stop_reason: the stop token (if it is not
-    <eos>) or stop string that ended it.
+    finish_reason: "stop", "length", "abort" (cancelled) or "error" (see `RequestOutput.error`); None while more is to
+    come. stop_reason: the stop token (if it is not <eos>) or stop string that ended it.
     """
 
     index: int
@@ -33,7 +33,10 @@ class CompletionOutput:
 
 @dataclass(frozen=True)
 class RequestOutput:
-    """A request's continuations; of beam search, the best first. index: its place among the prompts handed in."""
+    """A request's continuations; of beam search, the best first.
+
+    index: its place among the prompts handed in. error: in one line, what failed for it; None if nothing did.
+    """
 
     request_id: int
     index: int
@@ -42,6 +45,7 @@ class RequestOutput:
     num_cached_tokens: int
     outputs: list[CompletionOutput]
     finished: bool
+    error: str | None
     metrics: RequestMetrics
 
 
@@ -55,21 +59,19 @@ def output_of(request: Request) -> RequestOutput:
         num_cached_tokens=request.num_cached_tokens,
         outputs=[_completion_of(branch) for branch in request.branches],
         finished=request.finished,
-        metrics=request.metrics,
+        error=request.error,
+        metrics=replace(request.metrics),
     )
 
 
 def _completion_of(branch: Branch) -> CompletionOutput:
-    params, detokenizer, text = branch.request.params, branch.detokenizer, ""
-    if detokenizer is not None:
-        detokenizer.extend(branch.output[detokenizer.num_tokens :])
-        text = detokenizer.visible(branch.finish_reason is not None)
+    params = branch.request.params
     with_logprobs = params.logprobs is not None
     scored = with_logprobs or isinstance(params, BeamSearchParams)
     return CompletionOutput(
         index=branch.index,
         tokens=list(branch.output),
-        text=text,
+        text=branch.text(),
         finish_reason=branch.finish_reason,
         stop_reason=branch.stop_reason,
         logprobs=list(branch.logprobs) if with_logprobs else None,

@@ -20,7 +20,8 @@ from kvpaged.sequence import Sequence
 class Request:
     """A prompt and what is asked for it. Made by `Engine.submit`; what it has so far, `Engine.output` tells.
 
-    finished: no more tokens will come. num_cached_tokens: prompt tokens that needed no computing.
+    finished: no more tokens will come. error: what failed, if something did. num_cached_tokens: prompt tokens that
+    needed no computing.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Request:
         self.branches = [Branch(self, 0, self.width)]
         self.finished_beams: list[Branch] = []  # the best so far
         self.finished = False
+        self.error: str | None = None
         self.num_cached_tokens = 0
         self.metrics = RequestMetrics(arrival=perf_counter())
 
@@ -103,11 +105,29 @@ class Branch:
 
     @property
     def detokenizer(self) -> Detokenizer | None:
-        """What turns the output to text; None without a tokenizer."""
+        """What turns the output to text, and has seen what there is of it; None without a tokenizer."""
         request = self.request
         if self._detokenizer is None and request.tokenizer is not None:
             self._detokenizer = Detokenizer(request.tokenizer, request.prompt_tokens, request.params.stop)
+            self._detokenizer.extend(self.output)
         return self._detokenizer
+
+    def text(self) -> str:
+        """The text so far, without what a stop string could still take back. Without a tokenizer, none."""
+        try:
+            detokenizer = self.detokenizer
+            if detokenizer is None:
+                return ""
+            detokenizer.extend(self.output[detokenizer.num_tokens :])
+            return detokenizer.visible(self.finish_reason is not None)
+        except Exception:
+            if self.request.error is None:
+                raise
+            return ""  # it is known that something fails here
+
+    def forget_text(self) -> None:
+        """Have the text made anew from the output, after a step that got no further than reading new tokens."""
+        self._detokenizer = None
 
     def __repr__(self) -> str:
         return f"Branch({self.index} of request {self.request.id}, {len(self.output)} tokens, {self.sequence})"

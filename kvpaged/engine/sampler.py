@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from hashlib import blake2b
 from typing import NamedTuple
@@ -34,6 +35,13 @@ def uniform(seed: int, index: int, position: int) -> float:
     """
     digest = blake2b(f"{seed}/{index}/{position}".encode(), digest_size=8).digest()
     return (int.from_bytes(digest, "little") >> 11) / 2**53
+
+
+def check_logits(logits: Tensor, rows: Sequence[int]) -> None:
+    """Raise ValueError if a row has no largest number to go by: with NaN or +inf in it, or -inf everywhere."""
+    for largest in logits[torch.tensor(rows)].amax(dim=-1).tolist():
+        if not math.isfinite(largest):
+            raise ValueError(f"the model's logits are no numbers to choose by: the largest is {largest}")
 
 
 def draw(logits: Tensor, draws: Sequence[Draw]) -> list[int]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
+from kvpaged.checks import MOST, finite_float, int_within
+
 MAX_BEAM_WIDTH = 8
+MAX_LENGTH_PENALTY = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,31 +47,30 @@ class SamplingParams:
         return self.n
 
     def __post_init__(self) -> None:
-        _at_least("n", self.n, 1)
-        _finite("temperature", self.temperature)
-        if self.temperature < 0:
-            raise ValueError(f"temperature is {self.temperature}; it must be 0 (greedy) or above")
-        _finite("top_p", self.top_p)
-        if not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p is {self.top_p}; it must be above 0 and at most 1")
-        _at_least("top_k", self.top_k, -1, "-1 and 0 mean all tokens")
-        if self.max_tokens is not None:
-            _at_least("max_tokens", self.max_tokens, 1)
-        if self.seed is not None:
-            _whole("seed", self.seed)
-        if self.logprobs is not None:
-            _at_least("logprobs", self.logprobs, 0)
         stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
         if not all(isinstance(text, str) and text for text in stop):
             raise ValueError(f"stop is {self.stop!r}; it must be a string or several, none of them empty")
-        for token in self.stop_token_ids:
-            _at_least("each of stop_token_ids", token, 0)
+        checked = {
+            "n": int_within("n", self.n, 1),
+            "temperature": finite_float("temperature", self.temperature),
+            "top_p": finite_float("top_p", self.top_p),
+            "top_k": int_within("top_k", self.top_k, -1, meaning="-1 and 0 mean all tokens"),
+            "seed": None if self.seed is None else int_within("seed", self.seed, -MOST),
+            "max_tokens": None if self.max_tokens is None else int_within("max_tokens", self.max_tokens, 1),
+            "stop": stop,
+            "stop_token_ids": tuple(int_within("each of stop_token_ids", token, 0) for token in self.stop_token_ids),
+            "logprobs": None if self.logprobs is None else int_within("logprobs", self.logprobs, 0),
+        }
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+        if self.temperature < 0:
+            raise ValueError(f"temperature is {self.temperature}; it must be 0 (greedy) or above")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p is {self.top_p}; it must be above 0 and at most 1")
         if self.n > 1 and self.temperature == 0:
             raise ValueError(
                 f"n is {self.n}, but temperature 0 gives the same continuation each time; raise one or lower the other"
             )
-        object.__setattr__(self, "stop", stop)
-        object.__setattr__(self, "stop_token_ids", tuple(self.stop_token_ids))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,27 +101,12 @@ class BeamSearchParams:
         return self.beam_width
 
     def __post_init__(self) -> None:
-        _at_least("beam_width", self.beam_width, 1)
-        if self.beam_width > MAX_BEAM_WIDTH:
-            raise ValueError(f"beam_width is {self.beam_width}; it must be at most {MAX_BEAM_WIDTH}")
-        _at_least("max_tokens", self.max_tokens, 1)
-        _finite("length_penalty", self.length_penalty)
+        object.__setattr__(self, "beam_width", int_within("beam_width", self.beam_width, 1, MAX_BEAM_WIDTH))
+        object.__setattr__(self, "max_tokens", int_within("max_tokens", self.max_tokens, 1))
+        object.__setattr__(self, "length_penalty", finite_float("length_penalty", self.length_penalty))
+        if abs(self.length_penalty) > MAX_LENGTH_PENALTY:
+            limits = f"{-MAX_LENGTH_PENALTY} to {MAX_LENGTH_PENALTY}"
+            raise ValueError(f"length_penalty is {self.length_penalty}; it must be from {limits}")
 
 
 Params = SamplingParams | BeamSearchParams
-
-
-def _whole(name: str, value: object) -> None:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise ValueError(f"{name} is {value!r}; it must be a whole number")
-
-
-def _at_least(name: str, value: int, least: int, meaning: str = "") -> None:
-    _whole(name, value)
-    if value < least:
-        raise ValueError(f"{name} is {value}; it must be at least {least}" + (f": {meaning}" if meaning else ""))
-
-
-def _finite(name: str, value: object) -> None:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
-        raise ValueError(f"{name} is {value!r}; it must be a finite number")
