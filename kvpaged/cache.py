@@ -2,6 +2,7 @@
 
 from collections.abc import Hashable, Iterable
 
+from kvpaged.events import EventKind
 from kvpaged.laws import check
 from kvpaged.memory import Memory
 from kvpaged.sequence import Sequence
@@ -24,6 +25,26 @@ class PagedKVCache(Memory[Sequence]):
         if not tokens:
             raise ValueError("the prompt is empty; a sequence needs at least one token to compute logits from")
         return Sequence.begin(self, tokens, packed, cache_salt)
+
+    def salvage(self, kept: Iterable[Sequence]) -> None:
+        """Keep these sequences as they stand, and nothing else, whatever an interrupt left half done.
+
+        Nothing half done is asked: the tables of what is kept say who owns what, the prefix cache begins empty, and
+        all other sequences are as released. Pages that somebody owns without a sequence are free then. If this is
+        interrupted too, it can be begun again.
+        """
+        kept = list(kept)
+        for sequence in self.sequences.difference(kept):
+            sequence.abandon()
+        self.sequences = set(kept)
+        self.prefix.forget()
+        for sequence in kept:
+            sequence.forget_cached()
+        self.pool.recount(page_id for sequence in kept for page_id in sequence.table.page_ids)
+        self.events.add(EventKind.SALVAGE)
+        for sequence in kept:
+            self.events.add(EventKind.BEGIN, sequence.id, (), tuple(sequence.tokens), sequence.num_computed)
+            self.events.add(EventKind.SHARE, sequence.id, tuple(sequence.table.page_ids))
 
     def check(self) -> None:
         """Raise AssertionError, naming the page, if a law of ownership is broken."""

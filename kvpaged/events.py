@@ -27,6 +27,7 @@ class EventKind:
     RELEASE = "release"  # it ends and gives its pages back [pages]
     INSERT = "insert"  # the prefix cache becomes one more owner [pages; number: tokens in them, all full but the last]
     EVICT = "evict"  # the prefix cache gives pages back [pages]
+    SALVAGE = "salvage"  # after an interrupt everybody gives everything back; what is kept then begins anew []
 
 
 Fields = tuple[str, int | None, tuple[int, ...], tuple[int, ...], int]

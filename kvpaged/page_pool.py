@@ -4,6 +4,7 @@ It knows no tokens, no requests and no tensors: a page is an integer. Every oper
 whatever the pool's size.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 
 from kvpaged.checks import positive_int
@@ -122,6 +123,12 @@ class PagePool:
             if not counts[page_id]:
                 freed.append(page_id)
         self._released += freed
+
+    def recount(self, page_ids: Iterable[int]) -> None:
+        """Forget all owners; give each page one for each time that it is named. See `PagedKVCache.salvage`."""
+        owners = Counter(page_ids)
+        self.ref_counts[:] = [owners[page_id] for page_id in range(len(self.ref_counts))]
+        self._released[:] = [page_id for page_id, count in enumerate(self.ref_counts) if not count][::-1]
 
     def _require_in_pool(self, page_id: int) -> None:
         if not hasattr(page_id, "__index__"):  # numpy's and torch's integers are welcome

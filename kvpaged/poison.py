@@ -103,6 +103,9 @@ class PoisonedStorage(PageStorage):
         self._holders = None
         if kind in (EventKind.RELEASE, EventKind.TRUNCATE, EventKind.EVICT):
             self._poison(page_id for page_id in pages if not self._watched.pool.ref_count(page_id))
+        if kind == EventKind.SALVAGE:
+            free = (page_id for page_id in range(self.num_pages) if not self._watched.pool.ref_count(page_id))
+            self._poison(free)
         if kind not in (EventKind.TRUNCATE, EventKind.COMPUTE):
             return
         sequence = next(each for each in self._watched.sequences if each.id == sequence_id)

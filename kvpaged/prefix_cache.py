@@ -195,6 +195,12 @@ class PrefixCache:
             self._use(end)
         return node if len(node.edge) == width or node.parent is None else node.parent
 
+    def forget(self) -> None:
+        """Begin empty, whatever state this was in; give nothing back. See `PagedKVCache.salvage`."""
+        self._roots.clear()
+        self._ends.clear()
+        self._num_pages = 0
+
     def evict(self, num_pages: int) -> int:
         """Give back up to `num_pages` pages that only the cache owns; return how many became free.
 

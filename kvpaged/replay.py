@@ -31,6 +31,9 @@ class Replay:
             self._give_back(pages)
             for page_id in pages:
                 self.cached.pop(page_id, None)  # a page cached under two salts leaves twice
+        elif kind == EventKind.SALVAGE:
+            for state in (self.ref_counts, self.cached, self.tables, self.num_computed):
+                state.clear()
         elif sequence is None:
             return
         elif kind == EventKind.BEGIN:

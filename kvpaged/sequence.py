@@ -177,6 +177,14 @@ class Sequence:
         self._memory.pool.release_many(reversed(dropped))
         self._events.add(EventKind.TRUNCATE, self.id, tuple(dropped), (), length)
 
+    def forget_cached(self) -> None:
+        """Show all pages to the prefix cache again, which has forgotten everything."""
+        self._cached_path, self._num_cached_pages = None, 0
+
+    def abandon(self) -> None:
+        """Own nothing any more and give nothing back, whatever state this was in. See `PagedKVCache.salvage`."""
+        self._released, self.table = True, PageTable(self.table.page_size)
+
     def release(self) -> None:
         """Give every page back. What was computed, the prefix cache keeps, with the partly filled last page.
 

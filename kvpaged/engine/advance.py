@@ -6,6 +6,7 @@ request, that request ends, and it alone.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import NamedTuple, TypeVar
@@ -37,6 +38,8 @@ class Gain(NamedTuple):
     ready: Ready
     tokens: list[int]
     logprobs: list[dict[int, float]]
+    cumulative_logprob: float
+    logits_hash: hashlib.blake2b
     finish_reason: str | None
     stop_reason: int | str | None
 
@@ -69,7 +72,7 @@ def advance(chunks: Sequence[Chunk], logits: Tensor, scheduler: Scheduler, count
     gains = _blaming(_choose, samples, logits, failed)
     generations = _blaming(_follow, beams, logits, failed)
     _fork([gain.ready.branch for gain in gains], scheduler)
-    ended = [gain.ready.branch.request for gain in gains if _give(gain, logits, scheduler, counters)]
+    ended = [gain.ready.branch.request for gain in gains if _give(gain, scheduler, counters)]
     for generation in generations:
         counters.generated_tokens += len(generation.beams)
         if replace_beams(generation, scheduler):
@@ -153,13 +156,18 @@ def _gain(ready: Ready, tokens: list[int], logits: Tensor) -> Gain:
     """What a branch gets, when `tokens` follow its last one, and each guess if all guesses before it are right."""
     (branch, row, drafts), params = ready, _params(ready)
     logprobs: list[dict[int, float]] = []
+    cumulative_logprob, logits_hash = branch.cumulative_logprob, branch.logits_hash
     for index, token in enumerate(tokens):
         if params.logprobs is not None:
             logprobs.append(logprobs_of(logits, row + index, token, params.logprobs))
+            cumulative_logprob += logprobs[-1][token]
         finish_reason, stop_reason = _end(branch, token, len(branch.output) + index + 1)
         if finish_reason is not None or index == len(drafts) or token != drafts[index]:
             break
-    return Gain(ready, tokens[: index + 1], logprobs, finish_reason, stop_reason)
+    if params.hash_logits:
+        logits_hash = logits_hash.copy()
+        logits_hash.update(logits[row : row + index + 1].float().numpy().tobytes())
+    return Gain(ready, tokens[: index + 1], logprobs, cumulative_logprob, logits_hash, finish_reason, stop_reason)
 
 
 def _end(branch: Branch, token: int, num_tokens: int) -> tuple[str | None, int | str | None]:
@@ -174,41 +182,36 @@ def _end(branch: Branch, token: int, num_tokens: int) -> tuple[str | None, int |
 
 def _fork(branches: Sequence[Branch], scheduler: Scheduler) -> None:
     """Let samples begin that have no sequence yet, on the pages of the first of their request."""
-    first = branches[0] if branches else None
-    for branch in branches:
-        if branch.sequence is not None:
-            first = branch
+    for first in branches:
+        if first.seats == 1:
             continue
-        assert first is not None
         assert first.sequence is not None
+        forks = [each for each in branches if each.request is first.request and each is not first]
+        first.request.branches = [first, *forks]
         scheduler.seat_forks(first)
-        branch.sequence = first.sequence.fork()
-        scheduler.run(branch)
-        branch.request.branches.append(branch)
+        for fork in forks:
+            fork.sequence = first.sequence.fork()
+            scheduler.run(fork)
 
 
-def _give(gain: Gain, logits: Tensor, scheduler: Scheduler, counters: Counters) -> bool:
+def _give(gain: Gain, scheduler: Scheduler, counters: Counters) -> bool:
     """Give a branch what it gets. True if its request ends."""
-    ready, tokens, logprobs, finish_reason, stop_reason = gain
-    branch, request, num_drafts = ready.branch, ready.branch.request, len(ready.drafts)
-    sequence = branch.sequence
+    branch, _, drafts = gain.ready
+    request, sequence, num_tokens = branch.request, branch.sequence, len(gain.tokens)
     assert sequence is not None
     if request.metrics.first_token is None:
         request.metrics.first_token = perf_counter()
-    if num_drafts:
-        sequence.truncate(len(sequence) - num_drafts + len(tokens) - 1)
+    if drafts:
+        sequence.truncate(len(sequence) - len(drafts) + num_tokens - 1)
         sequence.mark_computed()
-        counters.draft_tokens += num_drafts
-        counters.accepted_tokens += len(tokens) - 1
-    counters.generated_tokens += len(tokens)
-    branch.output += tokens
-    branch.logprobs += logprobs
-    if ready.params.hash_logits:
-        branch.logits_hash.update(logits[ready.row : ready.row + len(tokens)].float().numpy().tobytes())
-    for token, found in zip(tokens, logprobs, strict=False):
-        branch.cumulative_logprob += found[token]
-    if finish_reason is None:
+        counters.draft_tokens += len(drafts)
+        counters.accepted_tokens += num_tokens - 1
+    counters.generated_tokens += num_tokens
+    branch.logprobs += gain.logprobs
+    # In one statement: who is interrupted finds all of it given, or nothing (see `Scheduler.restart`).
+    end, given = len(branch.output), (gain.tokens, *gain[3:])
+    branch.output[end:], branch.cumulative_logprob, branch.logits_hash, branch.finish_reason, branch.stop_reason = given
+    if gain.finish_reason is None:
         return False
-    branch.finish_reason, branch.stop_reason = finish_reason, stop_reason
     scheduler.remove(branch)
-    return all(each.finish_reason for each in request.branches)
+    return request.has_ended

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections import deque
-from collections.abc import Hashable, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from time import perf_counter
 
@@ -23,13 +24,16 @@ from kvpaged.engine.output import RequestOutput, output_of
 from kvpaged.engine.request import Request
 from kvpaged.engine.sampling_params import Params, SamplingParams
 from kvpaged.engine.scheduler import Scheduler
+from kvpaged.engine.turn import Turn, is_running
 from kvpaged.events import EventLog
 from kvpaged.model import LanguageModel, load_tokenizer
 from kvpaged.model.compute import open_storage
-from kvpaged.model.fast import fast
 from kvpaged.page import PageStorage
+from kvpaged.page_pool import OutOfPages
 from kvpaged.poison import PoisonedStorage
+from kvpaged.sequence import Sequence as PagedSequence
 
+ATTEMPTS = 3  # times that `generate` runs a step that fails
 HISTORY = 100_000  # steps that `Engine.history` remembers
 
 
@@ -84,6 +88,11 @@ class Engine:
         self._scheduler = Scheduler(self.cache, self._counters, max_batched_tokens, max_running, num_speculative_tokens)
         self._intake = Intake(model.config, tokenizer, num_pages, page_size, max_running)
         self._requests: dict[int, Request] = {}  # those not finished
+        self._ended: dict[int, Request] = {}  # those whose end no step has reported yet
+        self._unwanted: set[Request] = set()  # cancelled, and not ended yet
+        self._turn = Turn()
+        # While something is half done: the sequences that are others', and stay as they are if it is interrupted.
+        self._others: set[PagedSequence] | None = None
         self._opened = perf_counter()
 
     def __repr__(self) -> str:
@@ -100,15 +109,19 @@ class Engine:
         """Run prompts (strings, or lists of token ids) to their end; return their outputs in the same order.
 
         params: for all prompts, or one for each; `SamplingParams()` if None. Requests with another `cache_salt` share
-        nothing with these. Raises as `submit` does, but for QueueFull, and before anything runs. If interrupted,
-        everything is cancelled.
+        nothing with these. Raises as `submit` does, but for QueueFull, and before anything runs; later, what a step
+        raised three times in a row. If interrupted, everything is cancelled.
+
+        One thread at a time may call an engine: another gets a RuntimeError. In between (within a stream, say) the same
+        thread may call whatever it likes.
         """
         requests = self._intake.requests(prompts, params, cache_salt)
         shown = sys.stderr.isatty()
-        with tqdm(total=len(requests), unit="request", delay=2.0, disable=not shown, leave=False) as bar:
+        bar = tqdm(total=len(requests), unit="request", delay=2.0, disable=not shown, leave=False)
+        with self._turn.taken(), bar:
             for finished in self._serve(requests):
                 bar.update(finished)
-        return [self.output(request) for request in requests]
+            return [self.output(request) for request in requests]
 
     def stream(
         self,
@@ -129,63 +142,82 @@ class Engine:
         vocabulary, or could never fit the pool; QueueFull when `max_waiting` requests wait already.
         """
         request = self._intake.request(0, prompt, SamplingParams() if params is None else params, cache_salt)
-        if not self._has_room:
-            raise QueueFull(
-                f"{len(self._scheduler.waiting)} requests wait, and max_waiting is {self.max_waiting}: "
-                "run some steps, then submit again"
-            )
-        self._queue(request)
+        with self._turn.taken():
+            self._settle()
+            if not self._has_room:
+                raise QueueFull(
+                    f"{len(self._scheduler.waiting)} requests wait, and max_waiting is {self.max_waiting}: "
+                    "run some steps, then submit again"
+                )
+            self._queue(request)
         return request
 
     def cancel(self, request: Request) -> bool:
-        """End a request now, with "abort" for a reason; its pages are given back. False if it is finished already."""
-        if self._requests.get(request.id) is not request:
-            return False
-        end(request, self._scheduler)
-        self._finish(request)
-        return True
+        """End a request now, with "abort" for a reason; its pages are given back. False if it is finished already.
+
+        Within a step (from a hook of the model, say), the request ends with the step.
+        """
+        with self._turn.taken():
+            if self._requests.get(request.id) is not request or request in self._unwanted:
+                return False
+            self._unwanted.add(request)
+            if not self._is_stepping:
+                self._settle()
+            return True
 
     def output(self, request: Request) -> RequestOutput:
         """What a request has so far. If its tokens cannot be made text, it ends with that error."""
         try:
             return output_of(request)
         except Exception as error:
-            end(request, self._scheduler, error)
-            for branch in request.branches:
-                branch.finish_reason = "error"
-            if self._requests.get(request.id) is request:
-                self._finish(request)
+            with self._turn.taken(), self._whole():
+                end(request, self._scheduler, error)
+                for branch in request.branches:
+                    branch.finish_reason = "error"
+                self._finish(self._over())
             return output_of(request)
+
+    def check(self, others: Iterable[PagedSequence] = ()) -> None:
+        """Raise AssertionError if a law of ownership is broken, or somebody owns pages for no request that goes on.
+
+        others: the sequences that somebody else began on this engine's cache.
+        """
+        self.cache.check()
+        self._scheduler.check(self._requests.values(), others)
 
     @property
     def num_unfinished(self) -> int:
         """Requests that were submitted and not finished."""
-        return len(self._requests)
+        return sum(request not in self._unwanted for request in self._requests.values())
 
-    @torch.inference_mode()
     def step(self) -> list[Request]:
-        """Schedule, run one forward pass, choose the next tokens; return the requests that are finished by it.
+        """Schedule, run one forward pass, choose the next tokens; return the requests that ended since the last step.
 
-        If anything fails in it, whoever had something to compute is preempted: the next step computes it again.
+        What fails for one request ends that request. If the step fails as a whole, or is interrupted, whoever had
+        something to compute is preempted: the next step computes it again. Raises OutOfPages when no request can ever
+        go on, because others hold the pages; RuntimeError within another step of this engine.
         """
+        with self._turn.taken():
+            self._settle()
+            self._step()
+            self._settle()
+            ended, self._ended = self._ended, {}
+            return list(ended.values())
+
+    def _step(self) -> None:
         started = perf_counter()
-        try:
+        with torch.inference_mode(), self._whole():
             chunks = self._scheduler.schedule()
             if not chunks:
-                return []
+                self._refuse_if_stuck()
+                return
             used_pages = self.cache.pool.num_used
             batch = pack(chunks, self._storage)
             packed = perf_counter()
-            logits = fast(self.model)(batch.tokens, batch.positions, batch.pages.attend, batch.logits_at)
+            logits = self.model(batch.tokens, batch.positions, batch.pages.attend, batch.logits_at)
             computed = perf_counter()
-            finished = advance(chunks, logits, self._scheduler, self._counters)
-        except BaseException:
-            self._scheduler.preempt_all()
-            raise
-        for request in finished:
-            self._finish(request)
+            self._finish(advance(chunks, logits, self._scheduler, self._counters))
         self._count(batch, used_pages, computed - packed, started)
-        return finished
 
     def metrics(self) -> EngineMetrics:
         """Everything so far, and how the engine stands now."""
@@ -205,40 +237,127 @@ class Engine:
     def _has_room(self) -> bool:
         return self.max_waiting is None or len(self._scheduler.waiting) < self.max_waiting
 
+    @property
+    def _is_stepping(self) -> bool:
+        return self._others is not None and is_running(Engine._step.__code__, self)
+
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        """What is done in here is done wholly: if it fails or is interrupted, all branches begin again."""
+        own = {branch.sequence for branch in self._scheduler.running}
+        self._others = self.cache.sequences - own
+        try:
+            yield
+        except Exception as error:
+            with suppress(Exception):
+                self._scheduler.preempt_all()
+            if self.cache.sequences == self._others:
+                self._restart()
+                raise
+            self._salvage()
+            raise AssertionError(f"the books were not in order any more, and began anew, after {error!r}") from error
+        except BaseException:  # between any two lines: nothing of what is half done can be trusted
+            self._salvage()
+            raise
+        self._others = None
+
+    def _salvage(self) -> None:
+        assert self._others is not None
+        self.cache.salvage(self._others)
+        self._restart()
+
+    def _restart(self) -> None:
+        self._scheduler.restart(self._requests.values())
+        self._finish(self._over())
+        self._others = None
+
+    def _settle(self) -> None:
+        """Finish what was left half done because not even the salvage was left in peace; end what nobody wants."""
+        if self._is_stepping:
+            raise RuntimeError("a step of this engine is under way: call it when the step is over")
+        if self._others is not None:
+            self._salvage()
+        if self._unwanted:
+            with self._whole():
+                for request in self._unwanted.intersection(self._requests.values()):
+                    end(request, self._scheduler)
+                self._finish(self._over())
+            self._unwanted = set()
+
+    def _refuse_if_stuck(self) -> None:
+        """Raise OutOfPages if requests wait for pages that none of them, and no eviction, will ever give back."""
+        owned = Counter(node.page_id for node in self.cache.prefix.nodes())
+        for branch in self._scheduler.running:
+            owned.update(branch.sequence.table.page_ids if branch.sequence is not None else ())
+        counts = self.cache.pool.ref_counts
+        held = sum(count > owned[page_id] for page_id, count in enumerate(counts))
+        if held and self._requests:
+            raise OutOfPages(
+                f"no request can go on: {len(self._requests)} are unfinished, and {held} of {len(counts)} pages "
+                "in use are held by somebody else than this engine; release them, or cancel requests"
+            )
+
     def _queue(self, request: Request) -> None:
-        self._requests[request.id] = request
-        self.cache.events.add(EngineEvent.QUEUE, tokens=tuple(request.prompt_tokens), number=request.id)
-        self._scheduler.wait(request.branches[0])
+        with self._whole():
+            self.cache.events.add(EngineEvent.QUEUE, tokens=tuple(request.prompt_tokens), number=request.id)
+            self._scheduler.wait(request.branches[0])
+            self._requests[request.id] = request
 
     def _serve(self, requests: Sequence[Request]) -> Iterator[int]:
-        """Run requests to their end; yield after each step how many of them it finished."""
-        pending, ids = deque(requests), {request.id for request in requests}
+        """Run requests to their end, whoever drives the engine beside; yield after each step how many it finished."""
+        pending, left, known = deque(requests), list(requests), -1
         try:
-            while ids:
+            while left:
+                self._settle()
                 while pending and self._has_room:
                     self._queue(pending.popleft())
-                finished = ids.intersection(request.id for request in self.step())
-                ids -= finished
-                yield len(finished)
+                self._try_step()
+                before = len(left)
+                if self._counters.requests_finished != known:  # by this step, or by whoever else drives the engine
+                    known, left = self._counters.requests_finished, [each for each in left if not each.finished]
+                yield before - len(left)
         finally:
-            for request in requests:
-                self.cancel(request)
+            self._unwanted.update(requests)
+            self._settle()
+
+    def _try_step(self) -> None:
+        """Run a step; one that fails may be run again, twice."""
+        for attempt in range(ATTEMPTS):
+            try:
+                self.step()
+                return
+            except (AssertionError, OutOfPages):  # broken laws, or no way to go on
+                raise
+            except Exception:
+                if attempt == ATTEMPTS - 1:
+                    raise
 
     def _stream(self, requests: Sequence[Request]) -> Iterator[RequestOutput]:
         streamed = [0] * len(requests)
-        for _ in self._serve(requests):
+
+        def grown() -> Iterator[RequestOutput]:
             for request in requests:
                 num_tokens = sum(len(branch.output) for branch in request.branches)
                 if num_tokens > streamed[request.index] and (request.finished or request.params.only_grows):
                     streamed[request.index] = num_tokens
                     yield self.output(request)
 
-    def _finish(self, request: Request) -> None:
-        request.finished = True
-        request.metrics.finished = perf_counter()
-        self._counters.requests_finished += 1
-        self.cache.events.add(EngineEvent.FINISH, number=request.id)
-        del self._requests[request.id]
+        for _ in self._serve(requests):
+            yield from grown()
+        yield from grown()
+
+    def _over(self) -> list[Request]:
+        """Those of the unfinished requests that nothing more will come of."""
+        return [request for request in self._requests.values() if request.has_ended]
+
+    def _finish(self, requests: Iterable[Request]) -> None:
+        for request in requests:
+            request.finished = True
+            request.metrics.finished = perf_counter()
+            self._ended[request.id] = request
+            self._requests.pop(request.id)
+            self._counters.requests_finished += 1
+            self.cache.events.add(EngineEvent.FINISH, number=request.id)
 
     def _count(self, batch: Batch, used_pages: int, forward_seconds: float, started: float) -> None:
         """Note what a step took."""

@@ -56,6 +56,11 @@ class Request:
         self.num_cached_tokens = 0
         self.metrics = RequestMetrics(arrival=perf_counter())
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether none of its branches goes on."""
+        return all(branch.finish_reason is not None for branch in self.branches)
+
     def __repr__(self) -> str:
         state = "finished" if self.finished else f"{len(self.branches)} branches"
         return f"Request(id={self.id}, {len(self.prompt_tokens)} prompt tokens, {state})"

@@ -10,14 +10,15 @@ from __future__ import annotations
 
 from bisect import insort
 from collections import defaultdict
+from collections.abc import Iterable
 from time import perf_counter
 
 from kvpaged.cache import PagedKVCache
-from kvpaged.checks import positive_int
+from kvpaged.checks import int_within, positive_int
 from kvpaged.engine.batch import Chunk
 from kvpaged.engine.events import EngineEvent
 from kvpaged.engine.metrics import Counters
-from kvpaged.engine.request import Branch
+from kvpaged.engine.request import Branch, Request
 from kvpaged.engine.sampling_params import BeamSearchParams
 from kvpaged.engine.speculation import PromptLookup
 from kvpaged.page_pool import OutOfPages
@@ -44,9 +45,7 @@ class Scheduler:
         """Raises ValueError for a limit below 1."""
         self.max_batched_tokens = positive_int("max_batched_tokens", max_batched_tokens)
         self.max_running = positive_int("max_running", max_running)
-        if num_speculative_tokens < 0:
-            raise ValueError(f"num_speculative_tokens is {num_speculative_tokens}; it must be at least 0")
-        self.num_speculative_tokens = num_speculative_tokens
+        self.num_speculative_tokens = int_within("num_speculative_tokens", num_speculative_tokens, 0)
         self.waiting: list[Branch] = []
         self.running: list[Branch] = []
         self.cache = cache
@@ -95,14 +94,40 @@ class Scheduler:
             self.wait(branch)
 
     def preempt_all(self) -> None:
-        """Preempt every branch that has something to compute, after a step that failed.
+        """Preempt every branch, after a step that failed.
 
         A step leaves slots reserved, guesses among the tokens, or K and V without the token they lead to. Nobody need
         know which: a branch that begins again goes by its prompt and its output alone.
         """
         for branch in self.running[::-1]:
-            if branch.candidates is None:
-                self.preempt(branch)
+            self.preempt(branch)
+
+    def restart(self, requests: Iterable[Request]) -> None:
+        """Let what goes on of these requests, and nothing else, wait: without sequences, and with what it was given."""
+        self.running, self._seats, waiting = [], 0, []
+        for request in requests:
+            for branch in request.branches:
+                branch.sequence = branch.candidates = None
+                branch.forget_text()
+                del branch.logprobs[len(branch.output) :]
+                branch.seats = 1 if branch.output or len(request.branches) > 1 else request.width
+                if branch.finish_reason is None:
+                    waiting.append(branch)
+        self.waiting = sorted(waiting, key=_order)
+
+    def check(self, requests: Iterable[Request], others: Iterable[Sequence] = ()) -> None:
+        """Raise AssertionError unless the sequences are those of running branches of these requests, and `others`."""
+        branches = [branch for request in requests for branch in request.branches if branch.finish_reason is None]
+        running = [branch for branch in branches if branch.sequence is not None]
+        waiting = [branch for branch in branches if branch.sequence is None and branch.candidates is None]
+        owned = {branch.sequence for branch in running}
+        for sequence in self.cache.sequences - owned - set(others):
+            raise AssertionError(f"{sequence} belongs to no request that goes on")
+        for name, known, found in (("run", running, self.running), ("wait", waiting, self.waiting)):
+            if sorted(known, key=_order) != found:
+                raise AssertionError(f"{known} should {name}, but the scheduler has {found}")
+        if self._seats != sum(branch.seats for branch in running):
+            raise AssertionError(f"{self._seats} seats are taken, but {len(running)} branches run: {running}")
 
     def schedule(self) -> list[Chunk]:
         """Choose the chunks of the next step; their slots are reserved. Empty when nothing is left to do."""

@@ -18,6 +18,8 @@
     } else if (kind === "evict") {
       giveBack(pages);
       pages.forEach((page) => delete cached[page]);
+    } else if (kind === "salvage") {
+      for (const some of [refs, cached, tables, state.computed]) Object.keys(some).forEach((key) => delete some[key]);
     } else if (kind === "begin") {
       tables[sequence] = [];
       state.tokens[sequence] = tokens.slice();

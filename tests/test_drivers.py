@@ -1,0 +1,197 @@
+"""Whoever drives an engine, and whatever interrupts it, it moves on, and nothing is lost."""
+
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from kvpaged import OutOfPages
+from kvpaged.engine import Engine, Request
+from support.interrupts import FIRST, MODEL, SCENES, SECOND, THIRD, TOKENS, alone, greedy, run_interrupted, tokens_of
+
+STRIDE = 151  # lines between two interrupts; `tools/long_checks.py interrupts` takes them all
+
+
+# --- several drivers --------------------------------------------------------------------------------------------
+
+
+def test_generate_within_a_stream_serves_both() -> None:
+    engine, inner = Engine(MODEL, 64, 4), []
+    for output in engine.stream([FIRST, SECOND], greedy()):
+        inner.append(engine.generate([THIRD], greedy(3))[0].outputs[0].tokens)
+        last = output
+    assert inner == [alone(THIRD, greedy(3))[0]] * len(inner)
+    assert last.outputs[0].tokens == alone([FIRST, SECOND][last.index], greedy())[0]
+    engine.check()
+
+
+def test_two_streams_in_turns_both_end_with_everything() -> None:
+    engine = Engine(MODEL, 64, 4)
+    streams = [engine.stream([prompt], greedy(length)) for prompt, length in ((FIRST, 9), (SECOND, 4))]
+    last: dict[int, list[int]] = {}
+    while streams:
+        for stream in streams[:]:
+            output = next(stream, None)
+            if output is None:
+                streams.remove(stream)
+            else:
+                last[len(output.prompt_tokens)] = output.outputs[0].tokens
+    assert last == {len(FIRST): alone(FIRST, greedy(9))[0], len(SECOND): alone(SECOND, greedy(4))[0]}
+    assert engine.num_unfinished == 0
+    engine.check()
+
+
+def test_steps_by_hand_beside_a_stream() -> None:
+    engine = Engine(MODEL, 64, 4)
+    mine = engine.submit(THIRD, greedy(3))
+    reported: list[Request] = []
+    for output in engine.stream([FIRST], greedy()):
+        reported += engine.step()
+        last = output
+    while engine.num_unfinished:
+        reported += engine.step()
+    assert last.finished
+    assert last.outputs[0].tokens == alone(FIRST, greedy())[0]
+    assert tokens_of(engine, mine) == alone(THIRD, greedy(3))
+    assert len(reported) == len(set(reported))
+
+
+def test_a_stream_whose_request_is_cancelled_elsewhere_ends() -> None:
+    engine = Engine(MODEL, 64, 4)
+    for number, output in enumerate(engine.stream([FIRST, SECOND], greedy(9))):
+        if number == 2:
+            for request in list(engine._requests.values()):
+                if request.prompt_tokens == FIRST:
+                    engine.cancel(request)
+        last = output
+    assert last.outputs[0].tokens == alone(SECOND, greedy(9))[0]
+
+
+def test_a_request_that_is_cancelled_within_a_step_ends_with_the_step() -> None:
+    engine = Engine(MODEL, 64, 4)
+    request, other = engine.submit(FIRST, greedy()), engine.submit(SECOND, greedy())
+    handle = MODEL.norm.register_forward_hook(lambda *_: engine.cancel(request) and None)
+    try:
+        assert engine.step() == [request]
+    finally:
+        handle.remove()
+    assert engine.output(request).outputs[0].finish_reason == "abort"
+    engine.check()
+    engine.generate([])
+    while engine.num_unfinished:
+        engine.step()
+    assert tokens_of(engine, other) == alone(SECOND, greedy())
+
+
+@pytest.mark.parametrize("call", [Engine.step, lambda engine: engine.generate([SECOND], greedy())])
+def test_a_step_within_a_step_is_refused_and_the_outer_one_can_be_run_again(call: Callable[[Engine], object]) -> None:
+    engine = Engine(MODEL, 64, 4)
+    request = engine.submit(FIRST, greedy())
+    handle = MODEL.norm.register_forward_hook(lambda *_: call(engine) and None)
+    try:
+        with pytest.raises(RuntimeError, match="a step of this engine is under way"):
+            engine.step()
+    finally:
+        handle.remove()
+    engine.check()
+    while engine.num_unfinished:
+        engine.step()
+    assert tokens_of(engine, request) == alone(FIRST, greedy())
+
+
+def test_another_thread_gets_one_clear_error_and_disturbs_nobody() -> None:
+    engine, errors = Engine(MODEL, 64, 4), []
+
+    def call() -> None:
+        for intrude in (lambda: engine.generate([SECOND], greedy()), engine.step, lambda: engine.submit(SECOND)):
+            with pytest.raises(RuntimeError, match="this engine is at work in another thread") as error:
+                intrude()
+            errors.append(error)
+
+    def intrude(*_: object) -> None:
+        if not errors:
+            thread = threading.Thread(target=call)
+            thread.start()
+            thread.join()
+
+    handle = MODEL.norm.register_forward_hook(intrude)
+    try:
+        [output] = engine.generate([FIRST], greedy())
+    finally:
+        handle.remove()
+    assert len(errors) == 3
+    assert output.outputs[0].tokens == alone(FIRST, greedy())[0]
+    engine.check()
+    thread = threading.Thread(target=lambda: errors.append(engine.generate([FIRST], greedy())))
+    thread.start()
+    thread.join()
+    assert len(errors) == 4  # when nobody else is at work, any thread may be
+
+
+def test_pages_held_outside_are_named_instead_of_waited_for() -> None:
+    engine = Engine(MODEL, 8, 4)
+    held = engine.cache.sequence(range(20))
+    with pytest.raises(OutOfPages, match="1 are unfinished, and 5 of 5 pages in use are held by somebody else"):
+        engine.generate([TOKENS[:14]], greedy())
+    assert engine.num_unfinished == 0
+    engine.check(others=[held])
+    with pytest.raises(AssertionError, match="belongs to no request that goes on"):
+        engine.check()
+    held.release()
+    assert engine.generate([TOKENS[:14]], greedy())[0].outputs[0].tokens == alone(TOKENS[:14], greedy())[0]
+
+
+@pytest.mark.parametrize(("failures", "served"), [(2, True), (3, False)])
+def test_generate_runs_a_failing_step_three_times_and_then_raises(failures: int, served: bool) -> None:
+    engine, left = Engine(MODEL, 64, 4), failures
+
+    def fail(*_: object) -> None:
+        nonlocal left
+        if left:
+            left -= 1
+            raise OSError("a disk is gone")
+
+    handle = MODEL.norm.register_forward_hook(fail)
+    try:
+        if served:
+            assert engine.generate([FIRST], greedy())[0].outputs[0].tokens == alone(FIRST, greedy())[0]
+        else:
+            with pytest.raises(OSError, match="a disk is gone"):
+                engine.generate([FIRST], greedy())
+    finally:
+        handle.remove()
+    engine.check()
+    assert engine.num_unfinished == 0
+
+
+def test_requests_that_ended_in_a_step_that_was_interrupted_are_reported_by_the_next() -> None:
+    engine = Engine(MODEL, 64, 4)
+    request = engine.submit(FIRST, greedy(1))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Engine, "_count", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            engine.step()
+    assert request.finished
+    assert engine.step() == [request]
+
+
+# --- interrupts -------------------------------------------------------------------------------------------------
+
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("name", SCENES)
+def test_an_interrupt_at_any_line_of_a_step_loses_nothing(name: str) -> None:
+    num_lines = run_interrupted(name)
+    assert num_lines > 1000
+    for number in range(7, num_lines, STRIDE):
+        run_interrupted(name, number)
+
+
+def test_whoever_is_interrupted_again_while_things_are_mended_loses_nothing() -> None:
+    for name in ("samples", "beams"):
+        for number in range(400, run_interrupted(name), 311):
+            for later in (1, 5, 20, 60):
+                run_interrupted(name, number, number + later)
