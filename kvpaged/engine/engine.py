@@ -199,12 +199,13 @@ class Engine:
         """
         with self._turn.taken():
             self._settle()
-            self._step()
+            self.run_pass()
             self._settle()
             ended, self._ended = self._ended, {}
             return list(ended.values())
 
-    def _step(self) -> None:
+    def run_pass(self) -> None:
+        """What a step does between settling what was left before it and what came up meanwhile. See `step`."""
         started = perf_counter()
         with torch.inference_mode(), self._whole():
             chunks = self._scheduler.schedule()
@@ -239,7 +240,7 @@ class Engine:
 
     @property
     def _is_stepping(self) -> bool:
-        return self._others is not None and is_running(Engine._step.__code__, self)
+        return self._others is not None and is_running(Engine.run_pass.__code__, self)
 
     @contextmanager
     def _whole(self) -> Iterator[None]:
