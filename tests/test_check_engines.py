@@ -26,7 +26,8 @@ def test_each_request_found_there_what_our_rule_says(name: str) -> None:
 
 def test_the_workload_ran_to_its_end_on_a_real_server() -> None:
     served = STORED["vllm"]["served"]
-    assert served["completed"] == served["requests"]
+    assert served["completed"] == served["completed_timed"] == served["requests"]
+    assert served["prompt_tokens"] == served["prompt_tokens_timed"]
     assert served["generated_tokens"] == served["asked_tokens"]
     assert served["hits"] <= served["hits_by_rule"]
 

@@ -211,30 +211,35 @@ def transformers_side(model: Path, together: list[list[int]], alone: list[list[i
 
 
 def serve(python: Path, model: Path) -> Result:
-    """Run a workload of ours with vLLM's own benchmark against vLLM's own server, on this machine."""
-    with tempfile.TemporaryDirectory() as name:
-        workload, result = Path(name, "chats.jsonl"), Path(name, "result.json")
+    """Run a workload of ours with vLLM's own benchmark against vLLM's own server, on this machine.
+
+    First as prompts, at times of the benchmark's own. Then as a timed trace: at our times, with prompts of its own.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        workload = Path(folder, "chats.jsonl")
         lines = list(json_lines(chats(SERVED, RATE)))
         workload.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
         port = _free_port()
         with _server(python, model, port):
-            _run(
-                [
-                    *(*vllm_command(python), "bench", "serve", "--model", "random", "--tokenizer", str(model)),
-                    *("--host", "127.0.0.1", "--port", str(port), "--dataset-name", "custom"),
-                    *("--dataset-path", str(workload), "--num-prompts", str(SERVED), "--request-rate", str(RATE)),
-                    *("--custom-output-len", "-1", "--ignore-eos", "--disable-shuffle", "--skip-chat-template"),
-                    *("--save-result", "--result-filename", str(result)),
-                ]
-            )
+            common = [*vllm_command(python), "bench", "serve", "--model", "random", "--tokenizer", str(model)]
+            common += ["--host", "127.0.0.1", "--port", str(port), "--dataset-path", str(workload)]
+            common += ["--num-prompts", str(SERVED), "--save-result", "--result-filename"]
+            as_prompts, timed = Path(folder, "prompts.json"), Path(folder, "timed.json")
+            options = ["--dataset-name", "custom", "--custom-output-len", "-1", "--disable-shuffle"]
+            options += ["--request-rate", str(RATE), "--skip-chat-template", "--ignore-eos"]
+            _run([*common, str(as_prompts), *options])
             metrics = _metrics(port)
-        written = json.loads(result.read_text(encoding="utf-8"))
+            options = ["--dataset-name", "timed_trace", "--timed-trace-label-output-length", "output_tokens"]
+            _run([*common, str(timed), *options])
+        written, again = (json.loads(each.read_text(encoding="utf-8")) for each in (as_prompts, timed))
     tokenizer = load_tokenizer(model)
     by_rule = hits([tokenizer.encode(json.loads(line)["prompt"]).ids for line in lines])
     return {
         "requests": SERVED,
         "completed": written["completed"],
+        "completed_timed": again["completed"],
         "prompt_tokens": written["total_input_tokens"],
+        "prompt_tokens_timed": again["total_input_tokens"],
         "generated_tokens": written["total_output_tokens"],
         "asked_tokens": sum(json.loads(line)["output_tokens"] for line in lines),
         "queried": int(metrics["vllm:prefix_cache_queries_total"]),
