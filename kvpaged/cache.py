@@ -2,6 +2,7 @@
 
 from collections.abc import Hashable, Iterable
 
+from kvpaged.checks import check_salt
 from kvpaged.events import EventKind
 from kvpaged.laws import check
 from kvpaged.memory import Memory
@@ -18,9 +19,11 @@ class PagedKVCache(Memory[Sequence]):
     def sequence(self, prompt_tokens: Iterable[int], cache_salt: Hashable = None) -> Sequence:
         """Begin a sequence: it owns what is cached of its prompt, and pages for the rest.
 
-        Only sequences with the same `cache_salt` share cached pages. Raises ValueError for an empty prompt,
-        TypeError or ValueError for what is no token, OutOfPages when the pages do not suffice; nothing is then changed.
+        Only sequences with the same `cache_salt` share cached pages (see `kvpaged.checks.check_salt` for what can be
+        one). Raises ValueError for an empty prompt, TypeError or ValueError for what is no token, TypeError for what is
+        no salt, OutOfPages when the pages do not suffice; nothing is then changed.
         """
+        check_salt(cache_salt)
         tokens, packed = as_tokens(prompt_tokens)
         if not tokens:
             raise ValueError("the prompt is empty; a sequence needs at least one token to compute logits from")

@@ -1,7 +1,9 @@
 """The checks that every room makes of its numbers, so that bad input gets one clear message and changes nothing."""
 
 import math
+from collections.abc import Hashable
 from numbers import Integral, Real
+from operator import index
 
 MOST = 2**63 - 1  # what a tensor of integers can hold
 
@@ -42,3 +44,26 @@ def finite_float(name: str, value: object) -> float:
     if not math.isfinite(number):
         raise ValueError(f"{name} is {number}; it must be a finite number")
     return number
+
+
+def whole(name: str, value: int) -> int:
+    """Return an integer of any kind (numpy's, torch's) as a plain int; raise TypeError naming it if it is none."""
+    try:
+        return int(index(value))
+    except TypeError:
+        raise TypeError(f"{name} is {value!r}, a {type(value).__name__}; it must be an int") from None
+
+
+def check_salt(cache_salt: Hashable) -> None:
+    """Raise TypeError unless it is None, a str, bytes, an int, or a tuple of these.
+
+    Who has an equal salt shares, so no salt may equal what is another one (as True, 1 and 1.0 do), or change.
+    """
+    if type(cache_salt) is tuple:
+        for part in cache_salt:
+            check_salt(part)
+    elif cache_salt is not None and type(cache_salt) not in (str, bytes, int):
+        raise TypeError(
+            f"cache_salt has {cache_salt!r}, a {type(cache_salt).__name__}, which may equal another; "
+            "give None, a str, bytes, an int, or a tuple of these"
+        )

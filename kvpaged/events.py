@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from operator import index
 from pathlib import Path
 from typing import Any, NamedTuple
 from zlib import crc32
@@ -78,7 +79,7 @@ class EventLog:
 
     def save(self, path: str | Path) -> None:
         """Write the log to a file: a line of JSON that says what it is, then a line for each event."""
-        lines = "".join(f"{json.dumps(event)}\n" for event in self._events).encode()
+        lines = "".join(f"{json.dumps(event, default=index)}\n" for event in self._events).encode()
         header = {"format": FORMAT, "version": VERSION, "about": self.about, "crc32": _checksum(self.about, lines)}
         Path(path).write_bytes(json.dumps(header).encode() + b"\n" + lines)
 

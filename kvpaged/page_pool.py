@@ -7,7 +7,7 @@ whatever the pool's size.
 from collections import Counter
 from collections.abc import Iterable
 
-from kvpaged.checks import positive_int
+from kvpaged.checks import positive_int, whole
 
 
 class OutOfPages(RuntimeError):
@@ -69,6 +69,8 @@ class PagePool:
 
     def allocate_many(self, n: int) -> list[int]:
         """Hand out `n` free pages, each owned once: all of them, or OutOfPages and none."""
+        if n.__class__ is not int:
+            n = whole("n", n)
         if n < 0:
             raise ValueError(f"cannot allocate {n} pages; ask for 0 or more")
         if n > self.num_free:
@@ -101,28 +103,28 @@ class PagePool:
 
     def release(self, page_id: int) -> None:
         """Take one owner away; at none, the page is free. Raises ValueError for a page that is free already."""
-        page_id = self._require_owned(page_id, "released")
+        self._require_owned(page_id, "released")
         self.ref_counts[page_id] -= 1
         if not self.ref_counts[page_id]:
-            self._released.append(page_id)
+            self._released.append(int(page_id))
 
     def release_many(self, page_ids: Iterable[int]) -> None:
         """Take one owner away from each page: from all of them, or ValueError (TypeError) and from none."""
         page_ids, counts = list(page_ids), self.ref_counts
-        num_known = len(counts)
-        freed: list[int] = []
+        num_known, num_released = len(counts), len(self._released)
         for index, page_id in enumerate(page_ids):
-            if page_id.__class__ is not int or not 0 <= page_id < num_known or not counts[page_id]:
-                try:
-                    page_id = self._require_owned(page_id, "released")
-                except (TypeError, ValueError):
-                    for done in page_ids[:index]:
-                        counts[done] += 1
-                    raise
-            counts[page_id] -= 1
-            if not counts[page_id]:
-                freed.append(page_id)
-        self._released += freed
+            if page_id.__class__ is int and 0 <= page_id < num_known and (count := counts[page_id]):
+                counts[page_id] = count - 1
+                if count == 1:
+                    self._released.append(page_id)
+                continue
+            try:
+                self.release(page_id)
+            except (TypeError, ValueError):
+                del self._released[num_released:]
+                for done in page_ids[:index]:
+                    counts[done] += 1
+                raise
 
     def recount(self, page_ids: Iterable[int]) -> None:
         """Forget all owners; give each page one for each time that it is named. See `PagedKVCache.salvage`."""
@@ -136,10 +138,9 @@ class PagePool:
         if not 0 <= page_id < self.num_pages:
             raise ValueError(f"page {page_id} does not exist: this pool has pages 0 to {self.num_pages - 1}")
 
-    def _require_owned(self, page_id: int, verb: str) -> int:
+    def _require_owned(self, page_id: int, verb: str) -> None:
         if not self.ref_count(page_id):
             raise ValueError(f"page {page_id} is free: nobody owns it, so it cannot be {verb}; allocate it first")
-        return int(page_id)
 
     def _shortage(self, n: int) -> str:
         return (

@@ -14,7 +14,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Hashable, Iterable, Iterator
 from typing import NamedTuple
 
-from kvpaged.checks import positive_int
+from kvpaged.checks import check_salt, positive_int
 from kvpaged.events import EventKind, EventLog
 from kvpaged.page_pool import OutOfPages, PagePool
 from kvpaged.page_table import pages_for
@@ -109,8 +109,10 @@ class PrefixCache:
     def match(self, tokens: Iterable[int], cache_salt: Hashable = None) -> PrefixMatch:
         """Find the longest cached prefix of `tokens`, to the token. Changes nothing and takes no ownership.
 
-        The cost grows with the pages of the match, not with what is cached.
+        The cost grows with the pages of the match, not with what is cached. Raises TypeError or ValueError for what is
+        no token, and TypeError for what is no salt (see `kvpaged.checks.check_salt`).
         """
+        check_salt(cache_salt)
         return self.match_packed(as_tokens(tokens)[1], cache_salt)
 
     def match_packed(self, packed: bytes, cache_salt: Hashable) -> PrefixMatch:
@@ -118,11 +120,13 @@ class PrefixCache:
         node: PrefixNode | None = self._roots.get(cache_salt)
         if node is None:
             return PrefixMatch([], 0)
-        width, start, page_ids = self._edge_bytes, 0, []
-        while (child := node.children.get(packed[start : start + width])) is not None and len(child.edge) == width:
+        width, page_ids = self._edge_bytes, []
+        for start in range(0, len(packed) - width + 1, width):
+            if (child := node.children.get(packed[start : start + width])) is None:
+                break
             page_ids.append(child.page_id)
-            start += width
             node = child
+        start = len(page_ids) * width
         rest = packed[start : start + width]
         partial = max(node.neighbours(rest), key=lambda child: common_prefix(rest, child.edge), default=None)
         shared = common_prefix(rest, partial.edge) if partial is not None else 0
@@ -144,8 +148,10 @@ class PrefixCache:
         """Keep the computed pages of `tokens`, becoming one more owner of each.
 
         A page whose tokens are cached already on the same path is not kept a second time.
-        Raises ValueError if the pages are not just those that `tokens` need, or one of them is free.
+        Raises ValueError if the pages are not just those that `tokens` need, or one of them is free; TypeError for what
+        is no salt, token or page id. Nothing is kept then.
         """
+        check_salt(cache_salt)
         packed, page_ids = as_tokens(tokens)[1], list(page_ids)
         needed = pages_for(len(packed) // TOKEN_BYTES, self.page_size)
         if len(page_ids) != needed:
@@ -157,7 +163,7 @@ class PrefixCache:
             if not self.pool.ref_count(page_id):
                 raise ValueError(f"page {page_id} is free: only pages that somebody owns can be cached")
         if page_ids:
-            self.insert_packed(packed, page_ids, cache_salt)
+            self.insert_packed(packed, [int(page_id) for page_id in page_ids], cache_salt)
 
     def insert_packed(
         self, packed: bytes, page_ids: list[int], cache_salt: Hashable, after: PrefixNode | None = None

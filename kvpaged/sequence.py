@@ -9,6 +9,7 @@
 
 from collections.abc import Hashable
 
+from kvpaged.checks import whole
 from kvpaged.events import EventKind
 from kvpaged.memory import Memory
 from kvpaged.page_pool import OutOfPages
@@ -124,9 +125,8 @@ class Sequence:
         """
         self._require_live()
         num_tokens = self.table.num_tokens
-        if n is None:
-            n = num_tokens
-        elif not 0 <= n <= num_tokens:
+        n = num_tokens if n is None else whole("n", n)
+        if not 0 <= n <= num_tokens:
             raise ValueError(f"cannot mark {n} tokens as computed: sequence {self.id} has {num_tokens}")
         if n <= self.num_computed:
             return
@@ -167,6 +167,7 @@ class Sequence:
         Raises ValueError unless 0 <= length <= len(seq).
         """
         self._require_live()
+        length = whole("length", length)
         dropped = self.table.truncate(length)
         del self.tokens[length:]
         self.num_computed = min(self.num_computed, length)

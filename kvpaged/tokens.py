@@ -25,12 +25,13 @@ def as_token(token: object) -> int:
 def as_tokens(tokens: Iterable[int]) -> tuple[list[int], bytes]:
     """Return `tokens` as a list of plain ints, and packed (see `pack`).
 
+    An integer of another kind (numpy's, torch's) may stay in the list where plain ones stand on both sides of it.
     Raises TypeError or ValueError naming the first token that is none.
     """
     # An array or a tensor turns into plain ints by itself, and faster than item by item.
     listed = tokens.tolist() if hasattr(tokens, "tolist") else _listed(tokens)
     try:
-        return listed, array(_UINT32, listed).tobytes()
+        packed = array(_UINT32, listed)
     except (TypeError, OverflowError):
         for index, token in enumerate(listed):
             try:
@@ -38,6 +39,10 @@ def as_tokens(tokens: Iterable[int]) -> tuple[list[int], bytes]:
             except (TypeError, ValueError) as error:
                 raise type(error)(f"at index {index}: {error}") from None
         raise
+    # Other kinds of integers come out of an array, all alike, or at an end, where somebody added a sampled token. It
+    # would cost as much as the rest to look at the type of each.
+    plain = not listed or listed[0].__class__ is int is listed[-1].__class__
+    return listed if plain else packed.tolist(), packed.tobytes()
 
 
 def pack(tokens: Sequence[int]) -> bytes:

@@ -86,3 +86,12 @@ def test_a_refused_extension_says_how_many_pages_it_needs() -> None:
     table = PageTable(4, [7], 3)
     with pytest.raises(ValueError, match="^6 more tokens need 2 more pages, but 1 are given$"):
         table.extend([1], 6)
+
+
+@pytest.mark.parametrize("wrong", [0.5, 2.0, "1", None])
+def test_what_is_no_number_of_tokens_is_named_and_changes_nothing(wrong: object) -> None:
+    table = PageTable(4, [5], 3)
+    for operation in (table.truncate, lambda n: table.extend([], n), lambda n: PageTable(4, [5], n)):
+        with pytest.raises(TypeError, match=f"^num_tokens is {wrong!r}, a {type(wrong).__name__}; it must be an int$"):
+            operation(wrong)
+    assert (table.page_ids, len(table)) == ([5], 3)

@@ -1,9 +1,13 @@
 """Sequences: append, fork, truncate, release, and the copy-on-write between them."""
 
 import gc
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from kvpaged import EventLog, OutOfPages, PagedKVCache, Sequence
 
@@ -615,3 +619,54 @@ def test_whole_pages_evicted_under_another_are_cached_again_when_a_fork_keeps_th
     assert cache.prefix.match(range(6)).num_tokens == 4
     fork.release()
     cache.check()
+
+
+@pytest.mark.parametrize("wrong", [4.5, 2.0, "2", [2]])
+def test_what_is_no_number_of_tokens_is_named_and_changes_nothing(cache: PagedKVCache, wrong: object) -> None:
+    sequence = cache.sequence(range(9))
+    sequence.mark_computed(2)
+    before = state(cache)
+    for name, operation in (("n", sequence.mark_computed), ("length", sequence.truncate)):
+        with pytest.raises(TypeError, match=f"^{name} is {re.escape(repr(wrong))}, a {type(wrong).__name__}; it"):
+            operation(wrong)
+    assert state(cache) == before
+
+
+def test_numpys_integers_count_tokens_too_and_are_kept_as_plain_ones(cache: PagedKVCache) -> None:
+    sequence = cache.sequence(range(9))
+    sequence.mark_computed(np.int64(5))
+    sequence.truncate(np.int64(7))
+    assert (sequence.num_computed, len(sequence)) == (5, 7)
+    assert {type(number) for _, _, _, _, number in cache.events} == {int}
+
+
+@pytest.mark.parametrize(
+    "tokens",
+    [
+        [np.int64(5), np.int32(6)],
+        [5, 6, np.uint16(7)],
+        (np.int64(5), 6, 7),
+        np.array([5, 6]),
+        torch.tensor([5, 6]),
+        [torch.tensor(5), torch.tensor(6)],
+        [True, 2],
+    ],
+    ids=str,
+)
+def test_tokens_of_other_kinds_are_kept_as_plain_ints(cache: PagedKVCache, tokens: list[int], tmp_path: Path) -> None:
+    sequence = cache.sequence(tokens)
+    sequence.append(tokens[0])
+    sequence.release()
+    assert {type(token) for token in sequence.tokens} == {int}
+    cache.events.save(tmp_path / "log")
+    assert list(EventLog.load(tmp_path / "log")) == list(cache.events)
+
+
+def test_a_log_can_be_saved_whatever_kinds_of_integers_a_prompt_mixes(cache: PagedKVCache, tmp_path: Path) -> None:
+    sequence = cache.sequence([5, np.int64(6), 7])
+    cache.prefix.insert([1, 2], np.array(cache.pool.allocate_many(1)))
+    cache.prefix.clear()
+    cache.events.save(tmp_path / "log")
+    assert list(EventLog.load(tmp_path / "log")) == list(cache.events)
+    sequence.release()
+    cache.pool.release(1)

@@ -2,11 +2,13 @@
 
 import random
 from collections.abc import Callable
+from fractions import Fraction
 from zlib import crc32
 
+import numpy as np
 import pytest
 
-from kvpaged import PagedKVCache, PrefixCache
+from kvpaged import PagedKVCache, PagePool, PrefixCache
 from kvpaged.engine import Engine, SamplingParams
 from kvpaged.model import load_model
 from kvpaged.prefix_cache import PrefixMatch
@@ -48,11 +50,52 @@ def test_no_page_is_ever_in_the_tables_of_two_tenants_at_once_or_found_by_anothe
         cache.check()
 
 
-def test_salts_are_told_apart_as_python_tells_dictionary_keys_apart() -> None:
-    cache = PagedKVCache(60, 4)
-    serve(cache, [1] * 9, salt=1)
-    assert [serve(cache, [1] * 9, salt) for salt in (None, "1", (1,), 0)] == [0, 0, 0, 0]
-    assert serve(cache, [1] * 9, salt=True) == 8  # True == 1: one tenant
+class Changing:
+    """A salt whose hash is another each time, so that what was cached under it can never be found again."""
+
+    def __hash__(self) -> int:
+        self.times = getattr(self, "times", 0) + 1
+        return self.times
+
+    def __repr__(self) -> str:
+        return "Changing()"
+
+
+SALTS = [None, "", "1", b"", b"1", 0, 1, -1, (), (1,), ("1",), (b"1",), ((1,),), (1, None), (None, 1), 10**5000]
+NO_SALTS = [True, 1.0, -0.0, Fraction(1), np.int64(1), np.str_("1"), Changing(), [1], (1, True), (("a", 1.0),)]
+
+
+def test_no_two_salts_share() -> None:
+    cache, prefix = PagedKVCache(64, 4), PrefixCache(PagePool(64), 4)
+    for salt in SALTS:
+        sequence = cache.sequence(range(6), salt)
+        assert sequence.num_cached_tokens == prefix.match(range(4), salt).num_tokens == 0
+        sequence.mark_computed()
+        sequence.release()
+        [page] = prefix.pool.allocate_many(1)
+        prefix.insert(range(4), [page], salt)
+    for salt in SALTS:
+        assert cache.sequence(range(6), salt).num_cached_tokens == 5
+        assert prefix.match(range(4), salt).num_tokens == 4
+    cache.check()
+
+
+@pytest.mark.parametrize("salt", NO_SALTS, ids=repr)
+def test_what_could_equal_another_salt_or_change_is_none(salt: object) -> None:
+    cache = PagedKVCache(16, 4)
+    sequence = cache.sequence(range(6), 1)
+    sequence.mark_computed()
+    message = r"^cache_salt has .*, an? \w+, which may equal another; give None, a str, bytes, an int, or a tuple of th"
+    for ask in (
+        lambda: cache.sequence(range(6), salt),
+        lambda: cache.prefix.match(range(6), salt),
+        lambda: cache.prefix.insert(range(6), sequence.table.page_ids, salt),
+        lambda: Engine(MODEL, 16, 4).submit([1, 2, 3], cache_salt=salt),
+    ):
+        with pytest.raises(TypeError, match=message):
+            ask()
+    assert (len(cache.sequences), len(cache.prefix), cache.pool.num_used) == (1, 1, 2)
+    cache.check()
 
 
 def tokens_run(engine: Engine, text: str, salt: object) -> int:

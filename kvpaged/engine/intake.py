@@ -8,6 +8,7 @@ from typing import cast
 
 from tokenizers import Tokenizer
 
+from kvpaged.checks import check_salt
 from kvpaged.engine.request import Request
 from kvpaged.engine.sampling_params import BeamSearchParams, Params, SamplingParams
 from kvpaged.model import ModelShape, check_tokenizer
@@ -50,7 +51,7 @@ class Intake:
         """A request for one prompt."""
         if not isinstance(params, SamplingParams | BeamSearchParams):
             raise TypeError(f"params is {params!r}, a {type(params).__name__}: give SamplingParams(max_tokens=32), say")
-        hash(cache_salt)  # a salt that cannot be told from others fails here, not in a step
+        check_salt(cache_salt)  # what is none fails here, not in a step
         context, page_size = self._config.max_position_embeddings, self._page_size
         text = prompt if isinstance(prompt, str) else None
         tokens = self._tokens_of(prompt)

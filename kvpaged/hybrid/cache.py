@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from itertools import chain
 
+from kvpaged.checks import check_salt
 from kvpaged.hybrid.groups import Group
 from kvpaged.hybrid.prefix_cache import NULL_PAGE, GroupedPrefixCache
 from kvpaged.hybrid.sequence import GroupedSequence
@@ -30,8 +31,10 @@ class GroupedKVCache:
     def sequence(self, prompt_tokens: Iterable[int], cache_salt: Hashable = None) -> GroupedSequence:
         """Begin a sequence. It owns what it needs of its cached beginning; slots for more, it reserves as it goes.
 
-        Raises ValueError for an empty prompt, TypeError or ValueError for what is no token.
+        Raises ValueError for an empty prompt, TypeError or ValueError for what is no token, TypeError for what is no
+        salt.
         """
+        check_salt(cache_salt)
         tokens = as_tokens(prompt_tokens)[0]
         if not tokens:
             raise ValueError("the prompt is empty; a sequence needs at least one token to compute logits from")
