@@ -22,7 +22,7 @@ def threads() -> Iterator[Callable[[int], None]]:
 def product() -> Callable[[int], Tensor]:
     torch.manual_seed(0)
     rows, weight = torch.randn(70, FEATURES), torch.randn(OUTPUTS, FEATURES)
-    return lambda n: layers.project_rows(layers.spread(rows[:n]), n, weight)
+    return lambda n: layers.linear(rows[:n], weight)
 
 
 @pytest.mark.parametrize("with_openmp", [True, False])

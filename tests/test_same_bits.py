@@ -34,14 +34,15 @@ def test_three_hundred_requests_get_the_bits_in_engines_of_any_shape_that_their_
 
 
 def test_a_matrix_product_chosen_by_the_number_of_rows_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    project_rows = layers.project_rows
+    honest = layers.Stream.logits
 
-    def chosen(tokens: Tensor, n: int, weight: Tensor) -> Tensor:
-        if n > 2:
-            return project_rows(tokens, n, weight)
-        return torch.nn.functional.linear(layers.collect(tokens, torch.arange(n)), weight.float())
+    def chosen(self: layers.Stream, norm: Tensor, head: Tensor) -> Tensor:
+        if self.num_tokens > 2:
+            return honest(self, norm, head)
+        normed = honest(self, norm, torch.eye(self.width))
+        return torch.nn.functional.linear(normed, head.float())
 
-    monkeypatch.setattr(layers, "project_rows", chosen)
+    monkeypatch.setattr(layers.Stream, "logits", chosen)
     with pytest.raises(SimulationFailed, match="other logits behind"):
         compare_all()
 

@@ -15,18 +15,17 @@ from torch import Tensor
 
 from kvpaged.kernel.compiled import (
     QUERIES,
-    attend_bfloat16,
-    attend_float16,
-    attend_float32,
+    attention_bfloat16,
+    attention_float16,
+    attention_float32,
     count_items,
-    merge_all,
     plan,
     write,
 )
 from kvpaged.kernel.team import announced, run
 
 HEAD_DIM_STEP = 16  # head_dim must be a multiple
-_ATTEND = {torch.float32: attend_float32, torch.float16: attend_float16, torch.bfloat16: attend_bfloat16}
+_ATTENTION = {torch.float32: attention_float32, torch.float16: attention_float16, torch.bfloat16: attention_bfloat16}
 
 
 class Plan:
@@ -77,7 +76,7 @@ def attention(plan: Plan, query: Tensor, keys: Tensor, values: Tensor) -> Tensor
         return output.to(query.dtype)
     partial = torch.empty(plan.num_partials, heads, head_dim + 2)
     run(
-        _ATTEND[keys.dtype],
+        _ATTENTION[keys.dtype],
         plan.num_pairs * heads * head_dim,
         queries.data_ptr(),
         keys.data_ptr(),
@@ -96,10 +95,8 @@ def attention(plan: Plan, query: Tensor, keys: Tensor, values: Tensor) -> Tensor
         page_size,
         *plan.page_tables.shape,
         plan.num_items,
+        plan.num_partials,
     )
-    if plan.num_partials:
-        at = (plan.first_partial.ctypes.data, partial.data_ptr(), output.data_ptr())
-        run(merge_all, partial.numel(), *at, num_queries, heads, head_dim)
     return output if query.dtype == torch.float32 else output.to(query.dtype)
 
 

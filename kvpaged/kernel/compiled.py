@@ -44,7 +44,9 @@ LOG2_E = 1 / math.log(2)
 
 # Vector instructions. AVX-512 has 32 registers of 16 floats; elsewhere 8 floats keep the accumulators in registers.
 LANES = 16 if llvmlite.binding.get_host_cpu_features().get("avx512f") else 8
-ARGUMENTS = 24  # at most, of what runs in threads
+PHASES, ARGUMENTS = 5, 20  # at most, of what runs in threads
+PHASE = 16  # bytes: how many items are taken, how many are done
+BLOCK_SIZE = 2 * PHASES + ARGUMENTS
 OUTPUTS = 64  # of a linear layer, for two panels of tokens: one work item
 WIDE = LANES // 2  # outputs of a tile of two panels: their sums fill half the registers
 LINE_FEATURES = 16  # weights of a row between two looks ahead
@@ -119,7 +121,7 @@ def _shared(page_tables, sequence, split, page_size, items, num_items):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def attend(
-    next_at,
+    phase,
     query_at,
     keys_at,
     values_at,
@@ -170,7 +172,7 @@ def attend(
     total = np.empty(most, np.float32)
     scale = np.float32(LOG2_E / math.sqrt(head_dim))  # exp(x) = exp2(x log2 e)
 
-    item = _take(next_at)
+    item = _take(phase)
     while item < num_items:
         sequence, queries, position, split = items[item]
         start = split * SPLIT
@@ -295,23 +297,20 @@ def attend(
                 else:
                     for d in range(head_dim):
                         output[number, head, d] = weighted[row, d] / total[row]
-        item = _take(next_at)
+        _done(phase)
+        item = _take(phase)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def merge(next_at, first_partial_at, partial_at, output_at, num_queries, heads, head_dim):
+def merge(phase, first_partial_at, partial_at, output_at, num_queries, heads, head_dim):
     """Merge the splits of each query that sees several. An item is a query."""
     first_partial = carray(_pointer(first_partial_at), (num_queries + 1,), np.int64)
     partial = carray(_pointer(partial_at), (first_partial[num_queries], heads, head_dim + 2), np.float32)
     output = carray(_pointer(output_at), (num_queries, heads, head_dim), np.float32)
-    while True:
-        query = _take(next_at)
-        if query >= num_queries:
-            break
+    query = _take(phase)
+    while query < num_queries:
         first, end = first_partial[query], first_partial[query + 1]
-        if first == end:
-            continue
-        for head in range(heads):
+        for head in range(heads if end > first else 0):
             largest = partial[first:end, head, head_dim].max()
             total = np.float32(0)
             for d in range(head_dim):
@@ -323,6 +322,8 @@ def merge(next_at, first_partial_at, partial_at, output_at, num_queries, heads, 
                     output[query, head, d] += weight * partial[item, head, d]
             for d in range(head_dim):
                 output[query, head, d] /= total
+        _done(phase)
+        query = _take(phase)
 
 
 # Linear layers and what stands between them
@@ -334,12 +335,12 @@ def merge(next_at, first_partial_at, partial_at, output_at, num_queries, heads, 
 
 
 @njit(cache=True, nogil=True)
-def spread(next_at, rows_at, num_rows, width, panels_at):
+def spread(phase, rows_at, num_rows, width, panels_at):
     """Rows [num_rows, width] -> panels [panels, width, LANES]; lanes without a row hold zeros. An item is a panel."""
     rows = carray(_pointer(rows_at), (num_rows, width), np.float32)
     num_panels = (num_rows + LANES - 1) // LANES
     panels = carray(_pointer(panels_at), (num_panels, width, LANES), np.float32)
-    panel = _take(next_at)
+    panel = _take(phase)
     while panel < num_panels:
         first = panel * LANES
         used = min(LANES, num_rows - first)
@@ -348,18 +349,19 @@ def spread(next_at, rows_at, num_rows, width, panels_at):
                 panels[panel, feature, lane] = rows[first + lane, feature]
             for lane in range(used, LANES):
                 panels[panel, feature, lane] = 0
-        panel = _take(next_at)
+        _done(phase)
+        panel = _take(phase)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def normalize(next_at, hidden_at, num_panels, width, weight_at, epsilon_at, output_at):
+def normalize(phase, hidden_at, num_panels, width, weight_at, epsilon_at, output_at):
     """RMSNorm of each token. An item is a panel."""
     hidden = carray(_pointer(hidden_at), (num_panels, width, LANES), np.float32)
     output = carray(_pointer(output_at), (num_panels, width, LANES), np.float32)
     weight = carray(_pointer(weight_at), (width,), np.float32)
     epsilon = carray(_pointer(epsilon_at), (1,), np.float32)[0]
     scale = np.empty(LANES, np.float32)
-    panel = _take(next_at)
+    panel = _take(phase)
     while panel < num_panels:
         scale[:] = 0
         for feature in range(width):
@@ -370,12 +372,13 @@ def normalize(next_at, hidden_at, num_panels, width, weight_at, epsilon_at, outp
         for feature in range(width):
             for lane in range(LANES):
                 output[panel, feature, lane] = weight[feature] * (hidden[panel, feature, lane] * scale[lane])
-        panel = _take(next_at)
+        _done(phase)
+        panel = _take(phase)
 
 
 @njit(cache=True, nogil=True)
 def project_heads(
-    next_at,
+    phase,
     tokens_at,
     num_tokens,
     width,
@@ -396,7 +399,7 @@ def project_heads(
     angles = carray(_pointer(angles_at), (num_panels, head_dim, LANES), np.float32)
     product = np.empty((2, head_dim, LANES), np.float32)
     half, pairs = head_dim // 2, (num_panels + 1) // 2
-    item = _take(next_at)
+    item = _take(phase)
     while item < (num_heads + 2 * num_kv_heads) * pairs:
         head, panel = item // pairs, item % pairs * 2
         used = min(2, num_panels - panel)
@@ -422,15 +425,16 @@ def project_heads(
             for lane in range(min(LANES, num_tokens - first)):
                 for i in range(head_dim):
                     rows[first + lane, head, i] = product[each, i, lane]
-        item = _take(next_at)
+        _done(phase)
+        item = _take(phase)
 
 
 @njit(cache=True, nogil=True)
-def project_gated(next_at, tokens_at, num_panels, width, gate_at, up_at, kind, outputs, output_at):
+def project_gated(phase, tokens_at, num_panels, width, gate_at, up_at, kind, outputs, output_at):
     """SwiGLU's inner half, [num_panels, outputs, LANES]: one product times the SiLU of another."""
     product = np.empty((2, 2, OUTPUTS, LANES), np.float32)  # gate and up, of two panels
     pairs = (num_panels + 1) // 2
-    item = _take(next_at)
+    item = _take(phase)
     while item < (outputs + OUTPUTS - 1) // OUTPUTS * pairs:
         first, panel = item // pairs * OUTPUTS, item % pairs * 2
         used, count = min(2, num_panels - panel), min(OUTPUTS, outputs - first)
@@ -441,16 +445,17 @@ def project_gated(next_at, tokens_at, num_panels, width, gate_at, up_at, kind, o
             here = each * count * LANES * _FLOAT_BYTES
             there = ((panel + each) * outputs + first) * LANES * _FLOAT_BYTES
             _gate(gate + here, up + here, output_at + there, count * LANES)
-        item = _take(next_at)
+        _done(phase)
+        item = _take(phase)
 
 
 @njit(cache=True, nogil=True)
-def project_onto(next_at, tokens_at, num_panels, width, weight_at, kind, outputs, hidden_at):
+def project_onto(phase, tokens_at, num_panels, width, weight_at, kind, outputs, hidden_at):
     """Add a product to the stream [num_panels, outputs, LANES]."""
     hidden = carray(_pointer(hidden_at), (num_panels, outputs, LANES), np.float32)
     scratch = np.empty(2 * OUTPUTS * LANES, np.float32)
     pairs = (num_panels + 1) // 2
-    item = _take(next_at)
+    item = _take(phase)
     while item < (outputs + OUTPUTS - 1) // OUTPUTS * pairs:
         first, panel = item // pairs * OUTPUTS, item % pairs * 2
         used, count = min(2, num_panels - panel), min(OUTPUTS, outputs - first)
@@ -460,17 +465,18 @@ def project_onto(next_at, tokens_at, num_panels, width, weight_at, kind, outputs
             for i in range(count):
                 for lane in range(LANES):
                     hidden[panel + each, first + i, lane] += product[each, i, lane]
-        item = _take(next_at)
+        _done(phase)
+        item = _take(phase)
 
 
 @njit(cache=True, nogil=True)
-def project_rows(next_at, tokens_at, num_rows, width, weight_at, kind, outputs, rows_at):
+def project_rows(phase, tokens_at, num_rows, width, weight_at, kind, outputs, rows_at):
     """Products as rows [num_rows, outputs]."""
     rows = carray(_pointer(rows_at), (num_rows, outputs), np.float32)
     scratch = np.empty(2 * OUTPUTS * LANES, np.float32)
     num_panels = (num_rows + LANES - 1) // LANES
     pairs = (num_panels + 1) // 2
-    item = _take(next_at)
+    item = _take(phase)
     while item < (outputs + OUTPUTS - 1) // OUTPUTS * pairs:
         first, panel = item // pairs * OUTPUTS, item % pairs * 2
         used, count = min(2, num_panels - panel), min(OUTPUTS, outputs - first)
@@ -481,7 +487,8 @@ def project_rows(next_at, tokens_at, num_rows, width, weight_at, kind, outputs, 
             for lane in range(min(LANES, num_rows - row)):
                 for i in range(count):
                     rows[row + lane, first + i] = product[each, i, lane]
-        item = _take(next_at)
+        _done(phase)
+        item = _take(phase)
 
 
 @njit(cache=True, nogil=True)
@@ -573,122 +580,135 @@ def _are_slots(slots, num_slots):
     return True
 
 
-# What a thread runs: the functions above, their arguments in a block of integers. `kvpaged.kernel.team` compiles them.
+# What threads run. A function gets the address of a block of integers: its arguments, and before them, for each of its
+# phases, how many items of it are taken and how many are done. A thread takes items until none is left, then waits for
+# those that others took; so a phase begins when the one before it is done, and nobody need know how many threads there
+# are. `kvpaged.kernel.team` compiles these functions and runs them.
 
 
-def attend_float32(block):
-    a = carray(block, ARGUMENTS)
+def attention_float32(block):
+    _attention(block, FLOAT32)
+
+
+def attention_float16(block):
+    _attention(block, FLOAT16)
+
+
+def attention_bfloat16(block):
+    _attention(block, BFLOAT16)
+
+
+@njit(cache=True, nogil=True)
+def _attention(block, empty):
+    """Attend, then merge."""
+    phases, a = _open(block)
+    query, keys, values, output, partial, tables, items, members, first_partial = (
+        a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8],
+    )  # fmt: skip
+    n, heads, head_dim, num_pages, num_kv_heads, page_size, num_sequences, max_pages, num_items, num_partials = (
+        a[9], a[10], a[11], a[12], a[13], a[14], a[15], a[16], a[17], a[18],
+    )  # fmt: skip
     attend(
-        a.ctypes.data,
-        a[1],
-        a[2],
-        a[3],
-        a[4],
-        a[5],
-        a[6],
-        a[7],
-        a[8],
-        a[9],
-        a[10],
-        a[11],
-        a[12],
-        a[13],
-        a[14],
-        a[15],
-        a[16],
-        a[17],
-        a[18],
-        FLOAT32,
-    )
+        phases, query, keys, values, output, partial, tables, items, members, first_partial, n, heads, head_dim,
+        num_pages, num_kv_heads, page_size, num_sequences, max_pages, num_items, empty,
+    )  # fmt: skip
+    if num_partials:
+        _await(phases, num_items)
+        merge(phases + PHASE, first_partial, partial, output, n, heads, head_dim)
 
 
-def attend_float16(block):
-    a = carray(block, ARGUMENTS)
-    attend(
-        a.ctypes.data,
-        a[1],
-        a[2],
-        a[3],
-        a[4],
-        a[5],
-        a[6],
-        a[7],
-        a[8],
-        a[9],
-        a[10],
-        a[11],
-        a[12],
-        a[13],
-        a[14],
-        a[15],
-        a[16],
-        a[17],
-        a[18],
-        FLOAT16,
-    )
-
-
-def attend_bfloat16(block):
-    a = carray(block, ARGUMENTS)
-    attend(
-        a.ctypes.data,
-        a[1],
-        a[2],
-        a[3],
-        a[4],
-        a[5],
-        a[6],
-        a[7],
-        a[8],
-        a[9],
-        a[10],
-        a[11],
-        a[12],
-        a[13],
-        a[14],
-        a[15],
-        a[16],
-        a[17],
-        a[18],
-        BFLOAT16,
-    )
-
-
-def merge_all(block):
-    a = carray(block, ARGUMENTS)
-    merge(a.ctypes.data, a[1], a[2], a[3], a[4], a[5], a[6])
-
-
-def spread_all(block):
-    a = carray(block, ARGUMENTS)
-    spread(a.ctypes.data, a[1], a[2], a[3], a[4])
-
-
-def normalize_all(block):
-    a = carray(block, ARGUMENTS)
-    normalize(a.ctypes.data, a[1], a[2], a[3], a[4], a[5], a[6])
-
-
-def project_heads_all(block):
-    a = carray(block, ARGUMENTS)
+def begin_layer(block):
+    """From the stream to query, keys and values: RMSNorm, linear layers, rotary positions."""
+    phases, a = _open(block)
+    hidden, normed, n, width, norm, epsilon, query_weight, key_weight, value_weight = (
+        a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8],
+    )  # fmt: skip
+    kind, num_heads, num_kv_heads, head_dim, angles, query, keys, values = (
+        a[9], a[10], a[11], a[12], a[13], a[14], a[15], a[16],
+    )  # fmt: skip
+    panels = num_panels_of(n)
+    normalize(phases, hidden, panels, width, norm, epsilon, normed)
+    _await(phases, panels)
     project_heads(
-        a.ctypes.data, a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8], a[9], a[10], a[11], a[12], a[13], a[14]
-    )
+        phases + PHASE, normed, n, width, query_weight, key_weight, value_weight, kind, num_heads, num_kv_heads,
+        head_dim, angles, query, keys, values,
+    )  # fmt: skip
 
 
-def project_gated_all(block):
-    a = carray(block, ARGUMENTS)
-    project_gated(a.ctypes.data, a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8])
+def finish_layer(block):
+    """What attention found goes into the stream, and the feed-forward half after it."""
+    phases, a = _open(block)
+    attended, attended_panels, n, attended_width, output_weight, hidden, normed, width = (
+        a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7],
+    )  # fmt: skip
+    kind, norm, epsilon, gate, up, inner, inner_width, down = (
+        a[8], a[9], a[10], a[11], a[12], a[13], a[14], a[15],
+    )  # fmt: skip
+    panels = num_panels_of(n)
+    spread(phases, attended, n, attended_width, attended_panels)
+    _await(phases, panels)
+    phases += PHASE
+    project_onto(phases, attended_panels, panels, attended_width, output_weight, kind, width, hidden)
+    _await(phases, num_items_of(panels, width))
+    phases += PHASE
+    normalize(phases, hidden, panels, width, norm, epsilon, normed)
+    _await(phases, panels)
+    phases += PHASE
+    project_gated(phases, normed, panels, width, gate, up, kind, inner_width, inner)
+    _await(phases, num_items_of(panels, inner_width))
+    project_onto(phases + PHASE, inner, panels, inner_width, down, kind, width, hidden)
 
 
-def project_onto_all(block):
-    a = carray(block, ARGUMENTS)
-    project_onto(a.ctypes.data, a[1], a[2], a[3], a[4], a[5], a[6], a[7])
+def find_logits(block):
+    """RMSNorm of the stream, and its products with the head as rows."""
+    phases, a = _open(block)
+    hidden, normed, n, width, norm, epsilon, weight, kind, outputs, rows = (
+        a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8], a[9],
+    )  # fmt: skip
+    panels = num_panels_of(n)
+    normalize(phases, hidden, panels, width, norm, epsilon, normed)
+    _await(phases, panels)
+    project_rows(phases + PHASE, normed, n, width, weight, kind, outputs, rows)
 
 
-def project_rows_all(block):
-    a = carray(block, ARGUMENTS)
-    project_rows(a.ctypes.data, a[1], a[2], a[3], a[4], a[5], a[6], a[7])
+def spread_rows(block):
+    """Rows into panels."""
+    phases, a = _open(block)
+    spread(phases, a[0], a[1], a[2], a[3])
+
+
+def multiply_rows(block):
+    """One linear layer, from rows to rows."""
+    phases, a = _open(block)
+    rows, panels, n, width, weight, kind, outputs, output = a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7]
+    spread(phases, rows, n, width, panels)
+    _await(phases, num_panels_of(n))
+    project_rows(phases + PHASE, panels, n, width, weight, kind, outputs, output)
+
+
+@njit(cache=True, nogil=True)
+def _open(block):
+    """The address of a block's phases, and its arguments."""
+    integers = carray(block, BLOCK_SIZE)
+    return integers.ctypes.data, integers[2 * PHASES :]
+
+
+@njit(cache=True, nogil=True)
+def _await(phase, num_items):
+    """Wait until all items of a phase are done."""
+    while _num_done(phase) < num_items:
+        pass
+
+
+@njit(cache=True, nogil=True)
+def num_panels_of(num_tokens):
+    return (num_tokens + LANES - 1) // LANES
+
+
+@njit(cache=True, nogil=True)
+def num_items_of(num_panels, outputs):
+    """Work items of a linear layer: so many outputs of two panels."""
+    return (outputs + OUTPUTS - 1) // OUTPUTS * ((num_panels + 1) // 2)
 
 
 # The innermost loops, in LLVM's vector instructions
@@ -1032,13 +1052,33 @@ def _gate(_typing, gate, up, output, count):
 
 
 @intrinsic
-def _take(_typing, next_at):
+def _take(_typing, phase):
     """The number of the next item, which nobody else gets."""
 
     def emit(b: ir.IRBuilder, values: list[ir.Value]) -> ir.Value:
         return b.atomic_rmw("add", _at(b, values[0], 0, _ADDRESS), _ADDRESS(1), "monotonic")
 
-    return _emitted(types.int64, (next_at,), emit)
+    return _emitted(types.int64, (phase,), emit)
+
+
+@intrinsic
+def _done(_typing, phase):
+    """One more item of a phase is done: what it wrote can be seen by who sees this."""
+
+    def emit(b: ir.IRBuilder, values: list[ir.Value]) -> None:
+        b.atomic_rmw("add", _at(b, values[0], _ADDRESS_BYTES, _ADDRESS), _ADDRESS(1), "release")
+
+    return _emitted(types.void, (phase,), emit)
+
+
+@intrinsic
+def _num_done(_typing, phase):
+    """How many items of a phase are done."""
+
+    def emit(b: ir.IRBuilder, values: list[ir.Value]) -> ir.Value:
+        return b.load_atomic(_at(b, values[0], _ADDRESS_BYTES, _ADDRESS), "acquire", 8)
+
+    return _emitted(types.int64, (phase,), emit)
 
 
 @intrinsic

@@ -5,135 +5,148 @@ are read where a model stores them, as float32, float16 or bfloat16; sums are fl
 whatever stands in the other lanes, in other panels, or in none (see `kvpaged.kernel.compiled`).
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
-from kvpaged.kernel.compiled import (
-    LANES,
-    normalize_all,
-    project_gated_all,
-    project_heads_all,
-    project_onto_all,
-    project_rows_all,
-    spread_all,
-)
+from kvpaged.kernel.compiled import LANES, begin_layer, find_logits, finish_layer, multiply_rows, spread_rows
 from kvpaged.kernel.team import run
 
 _KIND = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}  # what `_multiply` in the compiled code calls them
-DTYPES = tuple(_KIND)
+
+
+class Weights(NamedTuple):
+    """Of one layer: [features] of the norms, in float32; [outputs, features] of the others, all of one dtype."""
+
+    input_norm: Tensor
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    output: Tensor
+    post_norm: Tensor
+    gate: Tensor
+    up: Tensor
+    down: Tensor
+
+
+class Stream:
+    """The hidden numbers of n tokens on their way through the layers.
+
+    rows: float32 [n, features], what the first layer reads. angles: float32 [n, head_dim], cosines, then sines, of
+    which a pair (i, i + head_dim / 2) of numbers takes the i-th. epsilon: float32 [1], of RMSNorm.
+    """
+
+    def __init__(self, rows: Tensor, angles: Tensor, epsilon: Tensor) -> None:
+        self.num_tokens, self.width = rows.shape
+        self.head_dim = angles.shape[1]
+        self._hidden, self._angles, self._epsilon = spread(rows), spread(angles), epsilon
+        self._normed = torch.empty_like(self._hidden)
+
+    def begin(self, layer: Weights) -> tuple[Tensor, Tensor, Tensor]:
+        """Query, keys and values, float32 [n, heads, head_dim], before attention; query and keys are turned."""
+        n, head_dim = self.num_tokens, self.head_dim
+        heads, kv_heads = layer.query.shape[0] // head_dim, layer.key.shape[0] // head_dim
+        query = torch.empty(n, heads, head_dim)
+        keys, values = torch.empty(n, kv_heads, head_dim), torch.empty(n, kv_heads, head_dim)
+        run(
+            begin_layer,
+            n * self.width * head_dim * (heads + 2 * kv_heads),
+            self._hidden.data_ptr(),
+            self._normed.data_ptr(),
+            n,
+            self.width,
+            layer.input_norm.data_ptr(),
+            self._epsilon.data_ptr(),
+            layer.query.data_ptr(),
+            layer.key.data_ptr(),
+            layer.value.data_ptr(),
+            _KIND[layer.query.dtype],
+            heads,
+            kv_heads,
+            head_dim,
+            self._angles.data_ptr(),
+            query.data_ptr(),
+            keys.data_ptr(),
+            values.data_ptr(),
+        )
+        return query, keys, values
+
+    def finish(self, layer: Weights, attended: Tensor) -> None:
+        """Take in what attention found, float32 [n, heads, head_dim]; then the feed-forward half of the layer."""
+        attended = attended.contiguous()
+        width, (inner_width, _) = attended.shape[1] * attended.shape[2], layer.gate.shape
+        panels = self._hidden.shape[0]
+        scratch = torch.empty(panels * (width + inner_width) * LANES)
+        run(
+            finish_layer,
+            self.num_tokens * self.width * (width + 3 * inner_width),
+            attended.data_ptr(),
+            scratch.data_ptr(),
+            self.num_tokens,
+            width,
+            layer.output.data_ptr(),
+            self._hidden.data_ptr(),
+            self._normed.data_ptr(),
+            self.width,
+            _KIND[layer.output.dtype],
+            layer.post_norm.data_ptr(),
+            self._epsilon.data_ptr(),
+            layer.gate.data_ptr(),
+            layer.up.data_ptr(),
+            scratch.data_ptr() + panels * width * LANES * scratch.itemsize,
+            inner_width,
+            layer.down.data_ptr(),
+        )
+
+    def keep(self, at: Tensor) -> None:
+        """Let the tokens `at`, int64, go on alone, in that order."""
+        self._hidden = spread(self._hidden[at // LANES, :, at % LANES])
+        self._normed, self.num_tokens = torch.empty_like(self._hidden), at.shape[0]
+
+    def logits(self, norm: Tensor, head: Tensor) -> Tensor:
+        """Of all tokens, float32 [n, outputs]; norm and head as in `Weights`."""
+        outputs = head.shape[0]
+        rows = torch.empty(self.num_tokens, outputs)
+        run(
+            find_logits,
+            self.num_tokens * self.width * outputs,
+            self._hidden.data_ptr(),
+            self._normed.data_ptr(),
+            self.num_tokens,
+            self.width,
+            norm.data_ptr(),
+            self._epsilon.data_ptr(),
+            head.data_ptr(),
+            _KIND[head.dtype],
+            outputs,
+            rows.data_ptr(),
+        )
+        return rows
 
 
 def spread(rows: Tensor) -> Tensor:
     """Rows float32 [n, features] as panels; lanes that no row fills hold zeros."""
     num_rows, width = rows.shape
     rows, panels = rows.contiguous(), torch.empty(-(-num_rows // LANES), width, LANES)
-    run(spread_all, 0, rows.data_ptr(), num_rows, width, panels.data_ptr())
+    run(spread_rows, 0, rows.data_ptr(), num_rows, width, panels.data_ptr())
     return panels
 
 
-def collect(panels: Tensor, at: Tensor) -> Tensor:
-    """The rows [len(at), features] of the tokens `at`, int64."""
-    return panels[at // LANES, :, at % LANES]
-
-
-def normalize(hidden: Tensor, weight: Tensor, epsilon: Tensor) -> Tensor:
-    """RMSNorm. weight, epsilon: float32 [features], [1]."""
-    output = torch.empty_like(hidden)
-    num_panels, width, _ = hidden.shape
+def linear(rows: Tensor, weight: Tensor) -> Tensor:
+    """One linear layer by itself: rows float32 [n, features] times weight [outputs, features], float32 [n, outputs]."""
+    (n, width), outputs = rows.shape, weight.shape[0]
+    rows, panels, output = rows.contiguous(), torch.empty(-(-n // LANES), width, LANES), torch.empty(n, outputs)
     run(
-        normalize_all,
-        2 * hidden.numel(),
-        hidden.data_ptr(),
-        num_panels,
-        width,
-        weight.data_ptr(),
-        epsilon.data_ptr(),
-        output.data_ptr(),
-    )
-    return output
-
-
-def project_heads(
-    tokens: Tensor, n: int, weights: tuple[Tensor, Tensor, Tensor], head_dim: int, angles: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Query, keys and values of the first n tokens, float32 [n, heads, head_dim]; query and keys are turned.
-
-    weights: of query, keys and values, [heads * head_dim, features] each. angles: panels of cosines, then sines,
-    [panels, head_dim, LANES], of which a pair (i, i + head_dim / 2) of numbers takes the i-th.
-    """
-    query_weight, key_weight, value_weight = weights
-    width, num_heads, num_kv_heads = tokens.shape[1], len(query_weight) // head_dim, len(key_weight) // head_dim
-    query = torch.empty(n, num_heads, head_dim)
-    keys, values = torch.empty(n, num_kv_heads, head_dim), torch.empty(n, num_kv_heads, head_dim)
-    run(
-        project_heads_all,
-        n * width * head_dim * (num_heads + 2 * num_kv_heads),
-        tokens.data_ptr(),
-        n,
-        width,
-        query_weight.data_ptr(),
-        key_weight.data_ptr(),
-        value_weight.data_ptr(),
-        _KIND[query_weight.dtype],
-        num_heads,
-        num_kv_heads,
-        head_dim,
-        angles.data_ptr(),
-        query.data_ptr(),
-        keys.data_ptr(),
-        values.data_ptr(),
-    )
-    return query, keys, values
-
-
-def project_gated(tokens: Tensor, gate: Tensor, up: Tensor) -> Tensor:
-    """The inner half of SwiGLU: panels of the tokens' product with `up`, times the SiLU of that with `gate`."""
-    (num_panels, width, _), outputs = tokens.shape, len(gate)
-    output = torch.empty(num_panels, outputs, LANES)
-    run(
-        project_gated_all,
-        2 * tokens.numel() * outputs,
-        tokens.data_ptr(),
-        num_panels,
-        width,
-        gate.data_ptr(),
-        up.data_ptr(),
-        _KIND[gate.dtype],
-        outputs,
-        output.data_ptr(),
-    )
-    return output
-
-
-def project_onto(hidden: Tensor, tokens: Tensor, weight: Tensor) -> None:
-    """Add the tokens' product with `weight` to the panels `hidden`."""
-    (num_panels, width, _), outputs = tokens.shape, len(weight)
-    run(
-        project_onto_all,
-        tokens.numel() * outputs,
-        tokens.data_ptr(),
-        num_panels,
-        width,
-        weight.data_ptr(),
-        _KIND[weight.dtype],
-        outputs,
-        hidden.data_ptr(),
-    )
-
-
-def project_rows(tokens: Tensor, n: int, weight: Tensor) -> Tensor:
-    """The first n tokens' product with `weight` as rows, float32 [n, outputs]."""
-    width, outputs = tokens.shape[1], len(weight)
-    rows = torch.empty(n, outputs)
-    run(
-        project_rows_all,
+        multiply_rows,
         n * width * outputs,
-        tokens.data_ptr(),
+        rows.data_ptr(),
+        panels.data_ptr(),
         n,
         width,
         weight.data_ptr(),
         _KIND[weight.dtype],
         outputs,
-        rows.data_ptr(),
+        output.data_ptr(),
     )
-    return rows
+    return output

@@ -1,7 +1,7 @@
 """Runs compiled functions, on one thread or on several.
 
-A function gets the address of a block of integers, the first of which counts the work items that are taken: each thread
-takes one item after another until none is left. So it does not matter how many threads there are, nor when each begins.
+A function gets the address of a block of integers, in which its work items are counted off: each thread takes one after
+another until none is left. So it does not matter how many threads there are, nor when each begins.
 
 On Linux they are the threads of the OpenMP runtime that torch has loaded: a second set of threads, numba's own or
 Python's, would fight with them for the cores. Elsewhere they are Python threads around compiled code, which holds no
@@ -24,10 +24,11 @@ from typing import Any
 import torch
 from numba import cfunc, types
 
-from kvpaged.kernel.compiled import ARGUMENTS
+from kvpaged.kernel.compiled import BLOCK_SIZE, PHASES
 
 WORTH_A_THREAD = 1 << 19  # multiplications; below it, waking a second thread costs more than it brings
-_Block = ctypes.c_int64 * ARGUMENTS
+_Block = ctypes.c_int64 * BLOCK_SIZE
+_NOTHING_DONE = (0,) * (2 * PHASES)
 
 
 def run(function: Callable[[Any], None], work: int, *arguments: int) -> None:
@@ -36,7 +37,7 @@ def run(function: Callable[[Any], None], work: int, *arguments: int) -> None:
     work: about how many multiplications that is. Uses as many threads as torch does, if it is worth it.
     """
     compiled = compile_once(function)
-    block = _Block(0, *arguments)
+    block = _Block(*_NOTHING_DONE, *arguments)
     threads = torch.get_num_threads() if work >= WORTH_A_THREAD else 1
     if threads == 1:
         compiled.ctypes(block)

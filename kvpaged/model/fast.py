@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -64,18 +64,6 @@ def _say(reason: str) -> bool:
     return False
 
 
-class _Layer(NamedTuple):
-    """A layer's weights, [outputs, features] each."""
-
-    input_norm: Tensor
-    heads: tuple[Tensor, Tensor, Tensor]
-    output: Tensor
-    post_norm: Tensor
-    gate: Tensor
-    up: Tensor
-    down: Tensor
-
-
 class FastDecoder:
     """What a `Decoder` computes, on its weights, which it reads where they are: one who changes them changes both.
 
@@ -98,42 +86,37 @@ class FastDecoder:
 
     def __call__(self, tokens: Tensor, positions: Tensor, attend: Attend, logits_at: Tensor | None = None) -> Tensor:
         """Logits as `Decoder.forward` gives them, in float32."""
-        from kvpaged.kernel.layers import (
-            collect,
-            normalize,
-            project_gated,
-            project_heads,
-            project_onto,
-            project_rows,
-            spread,
-        )
+        from kvpaged.kernel.layers import Stream, Weights
 
-        n, dtype, head_dim, epsilon = len(tokens), self.dtype, self.config.head_dim, self._epsilon
-        hidden = spread(self._embed(tokens).float())
-        angles = spread(self._angles[positions])
-        for index, layer in enumerate(self._layers):
-            normed = normalize(hidden, layer.input_norm.float(), epsilon)
-            projected = project_heads(normed, n, layer.heads, head_dim, angles)
+        dtype = self.dtype
+        stream = Stream(self._embed(tokens).float(), self._angles[positions], self._epsilon)
+        for index, weights in enumerate(self._layers):
+            layer = Weights(*weights)
+            if dtype != torch.float32:
+                layer = layer._replace(input_norm=layer.input_norm.float(), post_norm=layer.post_norm.float())
+            projected = stream.begin(layer)
             attended = attend(index, *(each.to(dtype) for each in projected))
-            project_onto(hidden, spread(attended.flatten(1).float()), layer.output)
-            normed = normalize(hidden, layer.post_norm.float(), epsilon)
-            project_onto(hidden, project_gated(normed, layer.gate, layer.up), layer.down)
+            stream.finish(layer, attended.float())
         if logits_at is not None:
-            n, hidden = len(logits_at), spread(collect(hidden, logits_at))
-        return project_rows(normalize(hidden, self._norm.float(), epsilon), n, self._head)
+            stream.keep(logits_at)
+        return stream.logits(self._norm.float(), self._head)
 
 
-def _weights_of(layer: Any) -> _Layer:
+def _weights_of(layer: Any) -> list[Tensor]:
+    """In the order of `kvpaged.kernel.layers.Weights`."""
     attention, forward = layer.self_attn, layer.mlp
-    return _Layer(
-        layer.input_layernorm.weight,
-        (attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight),
-        attention.o_proj.weight,
-        layer.post_attention_layernorm.weight,
-        forward.gate_proj.weight,
-        forward.up_proj.weight,
-        forward.down_proj.weight,
+    modules = (
+        layer.input_layernorm,
+        attention.q_proj,
+        attention.k_proj,
+        attention.v_proj,
+        attention.o_proj,
+        layer.post_attention_layernorm,
+        forward.gate_proj,
+        forward.up_proj,
+        forward.down_proj,
     )
+    return [module.weight for module in modules]
 
 
 def _angles(config: ModelConfig) -> Tensor:
