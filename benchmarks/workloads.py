@@ -1,8 +1,8 @@
 """Five workloads, with the fast decoder, with the textbook's, and by `generate()` of transformers, on the same weights.
 
-Random weights and prompts, float32, greedy, to the full length; each round takes every contestant in turn. On one thread
-by the processor time it takes, which does not count waiting for other programs; on more by the clock. Printed are
-medians over rounds: seconds, generated tokens per second, and how many times as fast as each other contestant.
+Random weights and prompts, float32, greedy, to the full length; each round takes every contestant in turn. One thread
+is timed by the processor time it takes, which does not count waiting for other programs; more threads by the clock.
+Printed are medians over rounds: seconds, tokens generated per second, and the time over that of the first contestant.
 
     OMP_NUM_THREADS=1 python benchmarks/workloads.py [--model small] [--threads 1] [--rounds 3] [single uniform ...]
 
