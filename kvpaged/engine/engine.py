@@ -28,6 +28,7 @@ from kvpaged.engine.turn import Turn, is_running
 from kvpaged.events import EventLog
 from kvpaged.model import LanguageModel, load_tokenizer
 from kvpaged.model.compute import open_storage
+from kvpaged.model.fast import fast
 from kvpaged.page import PageStorage
 from kvpaged.page_pool import OutOfPages
 from kvpaged.poison import PoisonedStorage
@@ -215,7 +216,7 @@ class Engine:
             used_pages = self.cache.pool.num_used
             batch = pack(chunks, self._storage)
             packed = perf_counter()
-            logits = self.model(batch.tokens, batch.positions, batch.pages.attend, batch.logits_at)
+            logits = fast(self.model)(batch.tokens, batch.positions, batch.pages.attend, batch.logits_at)
             computed = perf_counter()
             self._finish(advance(chunks, logits, self._scheduler, self._counters))
         self._count(batch, used_pages, computed - packed, started)
