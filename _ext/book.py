@@ -29,6 +29,8 @@ MENDED = [
     (' aria-label="Toggle hidden content"', ""),
     # A list needs list items, and `doc-biblioentry` is no longer a role.
     (' role="doc-biblioentry"', ' role="listitem"'),
+    # A formula scrolls in its box: the keyboard must get there.
+    ('<div class="math ', '<div tabindex="0" role="group" aria-label="Formula" class="math '),
     # The empty corner of a table is the header of nothing.
     ('<th class="head"><p></p></th>', "<td></td>"),
 ]

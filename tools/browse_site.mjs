@@ -2,14 +2,17 @@
 //
 //     npm ci --prefix tools && node tools/browse_site.mjs [_build/html]
 //
-// Fails on an error in the console, a request to elsewhere, a page wider than its window, anything serious that axe-core
-// finds, and a player that does not step, play, scrub and obey the keyboard, says nothing of a step, or does not end
-// where the run itself ended. Debian's chromium is the browser: none is downloaded.
+// Fails on an error in the console (nothing is stored: each is a first visit), a request to elsewhere, a page that
+// fetches more than 600 kB, one wider than its window, words under ten pixels, code cut on a desk or on paper, a search
+// that finds another page first, a button that shows no focus, anything serious that axe-core finds, and a player that
+// does not step, play, scrub and obey the keyboard, says nothing of a step, or does not end where the run itself ended.
+// Debian's chromium is the browser: none is downloaded.
 import { createServer } from "node:http";
 import { readFile } from "node:fs/promises";
-import { existsSync, readdirSync } from "node:fs";
+import { existsSync, readFileSync, readdirSync } from "node:fs";
 import { createRequire } from "node:module";
 import { extname, join, resolve } from "node:path";
+import { gzipSync } from "node:zlib";
 import { chromium } from "playwright-core";
 
 const axe = createRequire(import.meta.url).resolve("axe-core/axe.min.js");
@@ -23,7 +26,8 @@ const problems = [];
 let players = 0;
 
 const pages = readdirSync(site, { recursive: true })
-  .filter((name) => name.endsWith(".html") && !name.startsWith("_static") && name !== "404.html"); // whose links need its server
+  .filter((name) => name.endsWith(".html") && !name.startsWith("_static"))
+  .filter((name) => !["index.html", "404.html"].includes(name)); // one leads on at once, the other needs its own server
 const executablePath = ["/usr/bin/chromium", "/usr/bin/google-chrome"].find(existsSync);
 if (!pages.length) throw new Error(`no pages in ${site}: build the book first`);
 if (!executablePath) throw new Error("no Chromium found: install Debian's chromium");
@@ -120,17 +124,64 @@ async function drive(page, player, end, fail) {
   if (!reached || !end.endsWith(reached)) fail(`ends at ${reached}, the run at ${end}`);
 }
 
+// What a page weighs on its first visit, when a server compresses it: at most this many bytes. Of these 156,000 are the
+// theme's font of icons, and up to 250,000 MathJax with its fonts, where there is a formula.
+const HEAVIEST = 600_000;
+const weights = new Map();
+function weight(url) {
+  const path = join(site, decodeURIComponent(new URL(url).pathname));
+  if (!weights.has(path)) weights.set(path, existsSync(path) ? gzipSync(readFileSync(path)).length : 0);
+  return weights.get(path);
+}
+
+// Words too small to read, and listings and tables that hide their ends.
+const unreadable = (wide) => {
+  const small = [...document.querySelectorAll("article svg text")].find((text) =>
+    text.getScreenCTM() && parseFloat(getComputedStyle(text).fontSize) * text.getScreenCTM().a < 9.9);
+  const walker = document.createTreeWalker(document.querySelector("article") ?? document.body, NodeFilter.SHOW_TEXT);
+  let tiny = null;
+  while (!tiny && walker.nextNode()) {
+    const parent = walker.currentNode.parentElement;
+    if (walker.currentNode.data.trim() && !parent.closest("svg, script, style, mjx-container, noscript") && parseFloat(getComputedStyle(parent).fontSize) < 10) tiny = parent;
+  }
+  const cut = wide && [...document.querySelectorAll("div.cell_output .highlight pre, article table")].find((each) => each.scrollWidth > each.clientWidth + 1);
+  return [small && `"${small.textContent}" in a picture is under 10 px`, tiny && `"${tiny.textContent}" is under 10 px`,
+    cut && `a listing or table hides its end: ${cut.textContent.trim().slice(0, 60)}`].filter(Boolean);
+};
+
+// On paper folded text is open, players show their moments, and no line of code is cut.
+const onPaper = () => {
+  dispatchEvent(new Event("beforeprint"));
+  const folded = document.querySelectorAll("details:not([open])").length;
+  const still = document.querySelectorAll(".kvt:not(:has(> .moments > div))").length;
+  const cut = [...document.querySelectorAll("article pre")].filter((each) => each.scrollWidth > each.clientWidth + 1).length;
+  dispatchEvent(new Event("afterprint"));
+  return { folded, still, cut };
+};
+
 async function visit(page, name, way) {
   const fail = (what) => problems.push(`${name}, ${way.colorScheme}, ${way.viewport.width} px: ${what}`);
   page.removeAllListeners();
-  page.on("console", (message) => message.type() === "error" && fail(`console: ${message.text()}`));
+  const asked = new Set();
+  page.on("console", (message) => ["error", "warning"].includes(message.type()) && fail(`console: ${message.text()}`));
   page.on("pageerror", (error) => fail(`error: ${error.message}`));
-  page.on("request", (request) => /^(data|blob):/.test(request.url()) || request.url().startsWith(base) ||
-    fail(`asks elsewhere: ${request.url()}`));
+  page.on("request", (request) => {
+    if (request.url().startsWith(base)) asked.add(request.url());
+    else if (!/^(data|blob):/.test(request.url())) fail(`asks elsewhere: ${request.url()}`);
+  });
   await page.goto(base + name); // its scripts have run
   await page.waitForLoadState("networkidle");
   const wide = await page.evaluate(() => document.documentElement.scrollWidth);
   if (wide > way.viewport.width) fail(`the page is ${wide} pixels wide`);
+  const bytes = [...asked].reduce((sum, url) => sum + weight(url), 0);
+  if (bytes > HEAVIEST) fail(`a first visit fetches ${bytes} bytes, compressed`);
+  for (const fault of await page.evaluate(unreadable, way.viewport.width > 1000)) fail(fault);
+  if (way === ways[0] && !name.startsWith("_modules")) {
+    await page.emulateMedia({ media: "print" });
+    const paper = await page.evaluate(onPaper);
+    if (paper.folded || paper.still || paper.cut) fail(`on paper: ${JSON.stringify(paper)}`);
+    await page.emulateMedia({ media: null });
+  }
   await page.evaluate(thinCode);
   await page.addScriptTag({ path: axe });
   const found = await page.evaluate(() => axe.run(document, { resultTypes: ["violations"] }));
@@ -176,10 +227,6 @@ async function search(page, words, chapters) {
 // Walks through the book in one way, in a few tabs: to open a tab costs more than to turn a page.
 async function walk(way, visits) {
   const context = await browser.newContext(way);
-  await context.addInitScript((mode) => {
-    localStorage.setItem("mode", mode);
-    localStorage.setItem("theme", mode);
-  }, way.colorScheme);
   const turn = async () => {
     const page = await context.newPage();
     while (visits.length) await visits.shift()(page);
@@ -198,6 +245,14 @@ await Promise.all(ways.map((way) =>
   walk(way, pages.filter((name, index) => worth(name, index, way)).map((name) => (page) => visit(page, name, way)))));
 const finder = await browser.newPage();
 for (const [words, chapters] of Object.entries(SOUGHT)) await search(finder, words, chapters);
+// A keyboard leads somewhere that is seen: each button above the article shows it.
+await finder.goto(base + pages.find((name) => /chapters\/\d/.test(name)));
+await finder.keyboard.press("Tab");
+for (const button of await finder.locator(".bd-header-article button:visible").all()) {
+  await button.focus();
+  const seen = await button.evaluate((each) => getComputedStyle(each).outlineStyle !== "none");
+  if (!seen) problems.push(`no focus is seen on ${await button.getAttribute("aria-label")}`);
+}
 await browser.close();
 server.close();
 console.log([...new Set(problems)].join("\n") ||

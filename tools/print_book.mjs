@@ -44,7 +44,7 @@ await page.evaluate((pages) => {
 
 for (const style of ["picture.css", "trace_player.css"]) await page.addStyleTag({ content: script(style) });
 await page.addScriptTag({ content: script("trace_player.js") });
-if (!(await page.evaluate(() => "MathJax" in window))) await page.addScriptTag({ path: join(site, "_static/mathjax/tex-chtml.js") });
+if (!(await page.evaluate(() => "MathJax" in window))) await page.addScriptTag({ path: join(site, "_static/mathjax/startup.js") });
 await page.evaluate(() => MathJax.startup.promise.then(() => MathJax.typesetPromise()));
 await page.evaluate(() => dispatchEvent(new Event("beforeprint")));
 await page.pdf({

@@ -44,7 +44,7 @@ class Picture:
         """
         svg = mark(
             "svg",
-            self.drawing,
+            self.drawing.replace("</text>", "</text> "),  # words stay apart where a screen reader joins them
             viewBox=f"0 0 {self.width} {self.height}",
             role="group" if "<a " in self.drawing else "img",
             aria_label=self.alt,
