@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kvpaged.page import PageStorage, has_numba
+from kvpaged.page import PageStorage, has_numba, refuse_other_devices
 from kvpaged.page_table import PageTable, pages_for
 
 Backend = Literal["kernel", "gather"]
@@ -130,6 +130,7 @@ class PackedAttention:
     ) -> None:
         if backend not in (None, "kernel", "gather"):
             raise ValueError(f"backend is {backend!r}; give 'kernel', 'gather' or nothing")
+        refuse_other_devices(page_tables=page_tables, seq_lens=seq_lens, query_lens=query_lens)
         self.backend = backend or default_backend(storage.head_dim)
         self._storage, self._page_tables, self._seq_lens = storage, page_tables, seq_lens
         self._num_queries = int(query_lens.sum())
@@ -146,16 +147,18 @@ class PackedAttention:
     def __call__(self, layer: int, query: Tensor) -> Tensor:
         """query: [n, heads, head_dim], n the sum of query_lens -> the same. K and V are stored already."""
         _check_query(query, self._storage.num_kv_heads, self._storage.head_dim, self._storage.dtype)
+        refuse_other_devices(query=query)
         if len(query) != self._num_queries:
             raise ValueError(f"query has {len(query)} tokens; the sequences have {self._num_queries} together")
         self._storage.check_read(layer, self._page_tables, self._seq_lens)
         if self.backend == "kernel":
             from kvpaged.kernel import attention
 
-            return attention(self._plan, query, self._storage.keys(layer), self._storage.values(layer))
+            pages = self._storage.keys(layer), self._storage.values(layer)
+            return without_gradient(attention(self._plan, query, *pages), query)
         parts = zip(torch.split(query, self._query_lens), self._tables, strict=True)
         outputs = [contiguous_attention(part, *self._storage.read(layer, table)) for part, table in parts]
-        return torch.cat([query.new_empty(0, *query.shape[1:]), *outputs])
+        return without_gradient(torch.cat([query.new_empty(0, *query.shape[1:]), *outputs]), query)
 
     def _table(self, sequence: int, seq_len: int) -> PageTable:
         size = self._storage.page_size
@@ -229,6 +232,7 @@ def _check_contiguous(query: Tensor, keys: Tensor, values: Tensor) -> None:
 
 def _check_paged(query: Tensor, storage: PageStorage, table: PageTable) -> list[int]:
     _check_query(query, storage.num_kv_heads, storage.head_dim, storage.dtype)
+    refuse_other_devices(query=query)
     page_ids = storage.pages_of(table)
     _check_lengths(len(query), len(table))
     return page_ids
@@ -241,6 +245,24 @@ def _check_query(query: Tensor, num_kv_heads: int, head_dim: int, dtype: torch.d
         raise TypeError(f"query is {query.dtype}, keys and values are {dtype}: convert with .to({dtype})")
     if query.shape[1] == 0 or query.shape[1] % num_kv_heads:
         raise ValueError(f"query has {query.shape[1]} heads; they must be a multiple of the {num_kv_heads} kv heads")
+
+
+def without_gradient(result: Tensor, *sources: Tensor) -> Tensor:
+    """The same result; but to ask for the gradient of what it was computed from is an error, not a wrong number."""
+    if torch.is_grad_enabled() and any(source.requires_grad for source in sources):
+        found: Tensor = _WithoutGradient.apply(result.detach(), *sources)  # type: ignore[no-untyped-call]
+        return found
+    return result
+
+
+class _WithoutGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(_context: object, result: Tensor, *_sources: Tensor) -> Tensor:
+        return result.view_as(result)
+
+    @staticmethod
+    def backward(_context: object, *_gradients: Tensor) -> Tensor:
+        raise RuntimeError("no gradient passes through pages: train without a paged cache")
 
 
 def _check_lengths(q_len: int, kv_len: int) -> None:

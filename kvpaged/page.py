@@ -2,6 +2,7 @@
 
 import functools
 import importlib.util
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -68,6 +69,7 @@ class PageStorage:
         self._layer_keys, self._layer_values = self._keys.unbind(), self._values.unbind()
         self.num_copies = 0
         self.bytes_copied = 0
+        self.computed_by: object = None  # see `kvpaged.model.compute.claim`
 
     @property
     def bytes_per_token(self) -> int:
@@ -150,12 +152,13 @@ class PageStorage:
 
         slot_mapping: n flat slots, page_id * page_size + slot; a list or an int tensor [n].
         keys, values: [n, num_kv_heads, head_dim], of the storage's dtype.
-        Raises IndexError for a layer or slot that does not exist, ValueError for a slot named twice or a wrong shape,
-        TypeError for a wrong dtype; nothing is written then.
+        Raises IndexError for a layer or slot that does not exist, ValueError for a slot named twice, a wrong shape
+        or a tensor on another device, TypeError for a wrong dtype; nothing is written then.
         """
         self._check_layer(layer)
         slots = as_slots(slot_mapping)
         self._check_rows(slots.shape[0], keys, values)
+        refuse_other_devices(keys=keys, values=values)
         key_pages, value_pages = self._layer_keys[layer], self._layer_values[layer]
         if not _written_by_the_kernel(slots, keys, values, key_pages, value_pages):
             self._check_slots(slots)
@@ -219,6 +222,8 @@ class PageStorage:
 
 def as_slots(slot_mapping: Sequence[int] | Tensor) -> Tensor:
     """The same as a contiguous int64 tensor [n]."""
+    if isinstance(slot_mapping, Tensor):
+        refuse_other_devices(slot_mapping=slot_mapping)
     if isinstance(slot_mapping, Tensor) and slot_mapping.dtype == torch.int64 and slot_mapping.ndim == 1:
         return slot_mapping.contiguous()  # what the engine hands in, for every layer: the case that must cost little
     slots = np.asarray(slot_mapping)
@@ -231,8 +236,30 @@ def as_slots(slot_mapping: Sequence[int] | Tensor) -> Tensor:
 
 @functools.cache
 def has_numba() -> bool:
-    """Whether `kvpaged.kernel` can be used."""
-    return importlib.util.find_spec("numba") is not None
+    """Whether `kvpaged.kernel` can be used: numba is there, works, and may compile. If not, the log says why, once."""
+    reason = _what_keeps_numba()
+    if reason is not None:
+        logging.getLogger(__name__).warning("attention gathers pages, slowly, for there is no kernel: %s", reason)
+    return reason is None
+
+
+def _what_keeps_numba() -> str | None:
+    if importlib.util.find_spec("numba") is None:
+        return "numba is not installed (pip install 'kvpaged[kernel]')"
+    try:
+        if importlib.import_module("numba").config.DISABLE_JIT:
+            return "NUMBA_DISABLE_JIT is set"
+        importlib.import_module("kvpaged.kernel")
+    except Exception as error:  # a broken installation fails as it likes; or no folder can be written to
+        return f"{' '.join(str(error).split())} (a folder that can be written to may be named by NUMBA_CACHE_DIR)"
+    return None
+
+
+def refuse_other_devices(**tensors: Tensor) -> None:
+    """Raise ValueError for a tensor that the processor cannot read."""
+    for name, tensor in tensors.items():
+        if tensor.device.type != "cpu":
+            raise ValueError(f"{name} is on {tensor.device}, and pages are the processor's: call .cpu()")
 
 
 def _written_by_the_kernel(slots: Tensor, keys: Tensor, values: Tensor, key_pages: Tensor, value_pages: Tensor) -> bool:

@@ -1,7 +1,7 @@
 """A paged cache in transformers' own `generate`: the tokens of the default cache, from less memory."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 import torch
@@ -11,6 +11,7 @@ from kvpaged.adapters.huggingface import HuggingFaceModel, PagedCache
 from kvpaged.model.compute import open_storage
 from kvpaged.page import PageStorage
 from kvpaged.poison import PoisonedStorage, PoisonError
+from support.interrupts import interrupted_at
 from support.small_models import ARCHITECTURES, build, generate, memory_for, padded, prompts, served
 
 architectures = pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -335,3 +336,28 @@ def test_what_a_cache_cannot_know_is_refused(llama: HuggingFaceModel) -> None:
         assert not cache.computed_tokens
     with pytest.raises(RuntimeError, match="this cache is released, or was begun for another model"):
         model(**inputs, past_key_values=cache)
+
+
+def test_an_interrupt_at_any_line_of_generate_leaves_a_clean_memory() -> None:
+    model = served("llama")
+    memory = memory_for(model, num_pages=64)
+    inputs = padded(prompts(3, seed=5, shortest=4, longest=9))
+    settings = {"max_new_tokens": 3, "num_beams": 2}
+    expected = generate(model.model, inputs, **settings)
+    other = memory.sequence([1, 2, 3])
+
+    def run(*numbers: int) -> int:
+        with interrupted_at(*numbers) as lines, suppress(KeyboardInterrupt):
+            with PagedCache(model, memory, **inputs) as cache:
+                found = generate(model.model, inputs, past_key_values=cache, **settings)
+            assert found == expected
+        return lines[0]
+
+    num_lines = run()
+    for number in range(60, num_lines, 211):
+        memory.prefix.clear()
+        run(number)
+        assert memory.sequences == {other}
+        memory.check()
+        assert other.tokens == [1, 2, 3]
+    assert run() > 1000

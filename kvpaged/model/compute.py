@@ -33,12 +33,38 @@ def open_storage(
     return kind(num_pages, page_size, config.num_layers, config.num_kv_heads, config.head_dim, model.dtype)
 
 
+def claim(cache: PagedKVCache, model: LanguageModel) -> None:
+    """Note whose K and V a cache holds. Raises ValueError if it holds those of another model, or of other weights.
+
+    Weights that torch changes in place are noticed; those of inference tensors, and what is written by other ways, not.
+    """
+    storage, found = cache.storage, _weights(model)
+    if not isinstance(storage, PageStorage) or storage.computed_by == found:
+        return
+    holds_any = len(cache.prefix) or any(sequence.num_computed for sequence in cache.sequences)
+    if storage.computed_by is not None and holds_any:
+        raise ValueError(
+            "this cache holds keys and values of another model, or of other weights: release its sequences and call "
+            "cache.prefix.clear(), or open a cache for each model"
+        )
+    storage.computed_by = found
+
+
+def _weights(model: LanguageModel) -> tuple[object, int]:
+    """What tells one model's weights from another's, and from themselves when they have changed."""
+    module = getattr(model, "model", model)
+    weights = module.parameters() if isinstance(module, torch.nn.Module) else ()
+    versions = sum(weight._version for weight in weights if not weight.is_inference())
+    return module, versions
+
+
 @torch.no_grad()
 def compute(model: LanguageModel, cache: PagedKVCache, sequence: PagedSequence) -> Tensor:
     """Logits [vocab_size] of a sequence's last token, after one forward pass over its tokens not computed yet.
 
     Their K and V are written to the slots that the sequence reserved, and it marks them as computed.
-    Raises ValueError if the cache has no storage, or all tokens are computed already.
+    Raises ValueError if the cache has no storage or another model's K and V (see `claim`), or if all tokens are
+    computed already.
     """
     storage = cache.storage
     if not isinstance(storage, PageStorage):
@@ -46,6 +72,7 @@ def compute(model: LanguageModel, cache: PagedKVCache, sequence: PagedSequence) 
     start, stop = sequence.num_computed, len(sequence)
     if start == stop:
         raise ValueError(f"all {stop} tokens of sequence {sequence.id} are computed: append the next token first")
+    claim(cache, model)
     pages = PagedStep(storage, [Span(sequence, start, stop)])
     tokens, positions = torch.tensor(sequence.tokens[start:]), torch.arange(start, stop)
     logits: Tensor = fast(model)(tokens, positions, pages.attend, torch.tensor([stop - start - 1]))[0]

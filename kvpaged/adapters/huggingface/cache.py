@@ -11,12 +11,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from kvpaged.adapters.huggingface.attention import NAME, NO_MASK
@@ -24,7 +26,7 @@ from kvpaged.adapters.huggingface.model import HuggingFaceModel
 from kvpaged.adapters.huggingface.rectangle import check_layout, prompts_of
 from kvpaged.adapters.huggingface.step import Row, Step
 from kvpaged.cache import PagedKVCache
-from kvpaged.model.compute import compute
+from kvpaged.model.compute import claim, compute
 from kvpaged.page import PageStorage
 from kvpaged.sequence import Sequence as PagedSequence
 from kvpaged.tokens import common_prefix, pack
@@ -58,8 +60,9 @@ class PagedCache(Cache):
     ) -> None:
         """Begin a sequence for each prompt. They own pages until `release`, or the end of the `with`.
 
-        input_ids, attention_mask: [batch, length], as generate gets them. Raises ValueError for padding on the right or
-        a prompt that is empty, OutOfPages when the pages do not suffice; nobody owns more then.
+        input_ids, attention_mask: [batch, length], as generate gets them. Raises ValueError for padding on the right, a
+        prompt that is empty, or a memory with another model's K and V; OutOfPages when the pages do not suffice; nobody
+        owns more then.
         """
         if not isinstance(memory.storage, PageStorage):
             raise ValueError("this memory keeps books only: open it with storage=open_storage(served, ...)")
@@ -69,16 +72,16 @@ class PagedCache(Cache):
         self._served = served
         self._storage = memory.storage
         self._step: Step | None = None
+        claim(memory, served)
+        self._others = set(memory.sequences)  # not ours, as of the last pass: they survive an interrupt of it
         self._prompts = prompts_of(input_ids, attention_mask)
-        self._rows = self._begin(cache_salt)
-        # All rows have as many columns: what the row that knows least must compute, all compute.
-        self._columns = min(row.padding + row.sequence.num_cached_tokens for row in self._rows)
-        self.num_cached_tokens = [max(0, self._columns - row.padding) for row in self._rows]
-        model = served.model
-        self._hooks = [
-            model.register_forward_pre_hook(self._before_forward, with_kwargs=True),
-            model.register_forward_hook(self._after_forward, with_kwargs=True, always_call=True),
-        ]
+        self._hooks: list[RemovableHandle] = []
+        with self._salvaging():
+            self._rows = self._begin(cache_salt)
+            # All rows have as many columns: what the row that knows least must compute, all compute.
+            self._columns = min(row.padding + row.sequence.num_cached_tokens for row in self._rows)
+            self.num_cached_tokens = [max(0, self._columns - row.padding) for row in self._rows]
+            self._watch(served.model)
 
     @property
     def sequences(self) -> list[PagedSequence]:
@@ -105,7 +108,25 @@ class PagedCache(Cache):
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.release()
+        """Release; after an interrupt, which may have come between any two lines, salvage what others have."""
+        with self._salvaging():
+            if kind is not None and not issubclass(kind, Exception):
+                assert error is not None
+                raise error
+            self.release()
+
+    @contextmanager
+    def _salvaging(self) -> Iterator[None]:
+        """Own nothing any more after an interrupt, wherever it comes."""
+        try:
+            yield
+        except Exception:
+            raise
+        except BaseException:
+            self._remove_hooks()
+            self._rows, self._step = [], None
+            self.memory.salvage(self._others & self.memory.sequences)
+            raise
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Columns whose K and V are there."""
@@ -162,6 +183,7 @@ class PagedCache(Cache):
         """Give the new tokens slots. Here, and only here, a cache can learn which tokens they are."""
         if kwargs.get("past_key_values") is not self:
             return None
+        self._others = self.memory.sequences.difference(self.sequences)
         input_ids = args[0] if args else kwargs.get("input_ids")
         unknown = [name for name in ("inputs_embeds", "token_type_ids") if kwargs.get(name) is not None]
         if unknown or not isinstance(input_ids, Tensor):
@@ -195,6 +217,14 @@ class PagedCache(Cache):
         self.computed_tokens += step.num_tokens
         self.gathered_pages += step.gathered_pages
         self.num_forks += step.num_forks
+
+    def _watch(self, model: nn.Module) -> None:
+        self._hooks.append(model.register_forward_pre_hook(self._before_forward, with_kwargs=True))
+        self._hooks.append(model.register_forward_hook(self._after_forward, with_kwargs=True, always_call=True))
+
+    def _remove_hooks(self) -> None:
+        for hook in self._hooks:
+            hook.remove()
 
     def _begin(self, cache_salt: Hashable) -> list[Row]:
         begun: dict[tuple[int, ...], PagedSequence] = {}

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from kvpaged.adapters.huggingface.attention import packed
+from kvpaged.attention import without_gradient
 from kvpaged.page import PageStorage
 from kvpaged.page_table import PageTable, pages_for
 from kvpaged.paged_step import PagedStep, Span, as_int64
@@ -78,7 +79,7 @@ class Step:
             row_keys, row_values = self.storage.read(layer, table)
             all_keys[row, :, padding:] = row_keys.transpose(0, 1)
             all_values[row, :, padding:] = row_values.transpose(0, 1)
-        return all_keys, all_values
+        return without_gradient(all_keys, keys), without_gradient(all_values, values)
 
     def attend(self, layer: int, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """Attention of the new tokens on pages, all packed: query [rows * new columns, heads, head_dim] -> the same."""

@@ -1,0 +1,150 @@
+"""At the edges of the machine: other devices, gradients, a numba that does not work, a memory of another model."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from kvpaged import PagedKVCache
+from kvpaged.attention import paged_attention, paged_attention_decode, streaming_attention
+from kvpaged.model import Decoder, load_model
+from kvpaged.model.compute import compute, open_storage
+from kvpaged.page import PageStorage
+from kvpaged.page_table import PageTable
+
+MODEL = load_model("recall")
+KV, QUERY, TABLE = torch.ones(1, 2, 16), torch.ones(1, 2, 16), PageTable(4, [0], 1)
+ROWS, LENGTHS = torch.zeros(1, 1, dtype=torch.int32), torch.ones(1, dtype=torch.int32)
+
+
+def storage() -> PageStorage:
+    return PageStorage(4, 4, 1, 2, 16)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda each: storage().write(0, [0], each(KV), KV), "keys is"),
+        (lambda each: storage().write(0, [0], KV, each(KV)), "values is"),
+        (lambda each: storage().write(0, each(torch.zeros(1, dtype=torch.int64)), KV, KV), "slot_mapping is"),
+        (lambda each: paged_attention(each(QUERY), storage(), TABLE, 0), "query is"),
+        (lambda each: streaming_attention(each(QUERY), storage(), TABLE, 0), "query is"),
+        (lambda each: paged_attention_decode(each(QUERY), storage(), ROWS, LENGTHS, 0), "query is"),
+        (lambda each: paged_attention_decode(QUERY, storage(), each(ROWS), LENGTHS, 0), "page_tables is"),
+        (lambda each: paged_attention_decode(QUERY, storage(), ROWS, each(LENGTHS), 0), "seq_lens is"),
+    ],
+    ids=[*"abcdefgh", *"abcdefgh"][:8],
+)
+def test_tensors_on_another_device_are_refused(call: object, message: str) -> None:
+    with pytest.raises(ValueError, match=f"{message} on meta, and pages are the processor's: call .cpu()"):
+        call(lambda tensor: tensor.to("meta"))
+
+
+@pytest.mark.parametrize("backend", ["kernel", "gather"])
+def test_a_gradient_that_would_be_wrong_is_refused_when_it_is_asked_for(backend: str) -> None:
+    filled, wanted = storage(), QUERY.clone().requires_grad_()
+    filled.write(0, [0], KV, KV)
+    output = paged_attention(wanted, filled, TABLE, 0, backend)
+    assert torch.equal(output, paged_attention(QUERY, filled, TABLE, 0, backend))
+    with pytest.raises(RuntimeError, match="no gradient passes through pages"):
+        output.sum().backward()
+
+
+SCRIPT = """
+import sys
+import torch
+from kvpaged.attention import contiguous_attention, default_backend, paged_attention
+from kvpaged.page import PageStorage
+from kvpaged.page_table import PageTable
+
+assert default_backend(32) == default_backend(32) == "gather"
+storage = PageStorage(4, 4, 1, 2, 32)
+keys, values = torch.randn(2, 6, 2, 32)
+table = PageTable(4, [2, 0], 6)
+storage.write(0, table.slot_mapping(0, 6), keys, values)
+query = torch.randn(1, 4, 32)
+assert torch.equal(paged_attention(query, storage, table, 0), contiguous_attention(query, keys, values))
+"""
+
+
+def run(script: str, **environment: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, env=os.environ | environment, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+def test_without_numba_pages_are_gathered_and_one_line_says_so(tmp_path: Path) -> None:
+    (tmp_path / "numba").mkdir()
+    (tmp_path / "numba" / "__init__.py").write_text("raise ImportError('numba needs another numpy')")
+    broken = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+    told = {
+        "missing": run(
+            "import importlib.util as u; find = u.find_spec\n"
+            "u.find_spec = lambda name, *rest: None if name == 'numba' else find(name, *rest)\n" + SCRIPT
+        ),
+        "broken": run(broken + SCRIPT),
+        "disabled": run(SCRIPT, NUMBA_DISABLE_JIT="1"),
+        "no cache": run(
+            "import numba\n"
+            "def refused(*_, **__): raise RuntimeError('no locator available')\n"
+            "numba.njit = refused\n" + SCRIPT
+        ),
+    }
+    reasons = {
+        "missing": "numba is not installed",
+        "broken": "numba needs another numpy",
+        "disabled": "NUMBA_DISABLE_JIT is set",
+        "no cache": "no locator available",
+    }
+    for name, reason in reasons.items():
+        lines = told[name].splitlines()
+        assert len(lines) == 1, told[name]
+        assert "attention gathers pages, slowly, for there is no kernel: " in lines[0]
+        assert reason in lines[0]
+
+
+def test_the_laws_are_checked_without_assertions_too() -> None:
+    script = (
+        "from kvpaged import PagedKVCache\n"
+        "cache = PagedKVCache(4, 4)\n"
+        "cache.pool.share(cache.sequence([1]).table.page_ids[0])\n"
+        "try:\n    cache.check()\nexcept AssertionError as error:\n    print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-O", "-c", script], capture_output=True, text=True, check=True)
+    assert "law 1: page 0 has 2 references in the pool, but 1 owner" in done.stdout
+
+
+def another() -> Decoder:
+    model = Decoder(MODEL.config)
+    model.load_state_dict(MODEL.state_dict())
+    return model.eval()
+
+
+def test_a_memory_serves_one_model_until_it_is_empty() -> None:
+    cache = PagedKVCache(16, 4, storage=open_storage(MODEL, 16, 4))
+    sequence = cache.sequence([1, 2, 3, 4, 5])
+    logits = compute(MODEL, cache, sequence)
+    sequence.release()
+    with pytest.raises(ValueError, match="keys and values of another model, or of other weights"):
+        compute(another(), cache, cache.sequence([1, 2, 3, 4, 5]))
+    for left in list(cache.sequences):
+        left.release()
+    cache.prefix.clear()
+    assert torch.equal(compute(another(), cache, cache.sequence([1, 2, 3, 4, 5])), logits)
+
+
+def test_a_memory_notices_that_the_weights_have_changed() -> None:
+    model = another()
+    cache = PagedKVCache(16, 4, storage=open_storage(model, 16, 4))
+    sequence = cache.sequence([1, 2, 3])
+    compute(model, cache, sequence)
+    with torch.no_grad():
+        next(model.parameters()).mul_(2)
+    sequence.append(4)
+    with pytest.raises(ValueError, match="of other weights"):
+        compute(model, cache, sequence)
