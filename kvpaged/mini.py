@@ -262,14 +262,6 @@ class SmallEngine:
         self.running, self.waiting = [], []
 
 
-def preempt(engine):
-    """Who came last gives its pages back and waits. What it has said, it keeps."""
-    request = engine.running.pop()
-    end(request.sequence)
-    request.sequence = None
-    engine.waiting.insert(0, request)
-
-
 def missing(request):
     """Tokens whose K and V are not computed."""
     return len(request.sequence.tokens) - request.sequence.num_computed
@@ -330,3 +322,11 @@ def step(engine):
             if token == engine.eos or len(request.output) == request.max_tokens:
                 end(request.sequence)
                 engine.running.remove(request)
+
+
+def preempt(engine):
+    """Who came last gives its pages back and waits. What it has said, it keeps."""
+    request = engine.running.pop()
+    end(request.sequence)
+    request.sequence = None
+    engine.waiting.insert(0, request)

@@ -23,6 +23,7 @@ from kvpaged.figures.system_map import system_map
 from kvpaged.figures.table_arrows import table_arrows
 from kvpaged.figures.text_on_pages import text_on_pages
 from kvpaged.figures.trace_player import TracePlayer
+from kvpaged.figures.two_forms import two_forms
 
 __all__ = [
     "Arrive",
@@ -48,4 +49,5 @@ __all__ = [
     "system_map",
     "table_arrows",
     "text_on_pages",
+    "two_forms",
 ]
