@@ -7,6 +7,7 @@ import pytest
 
 from kvpaged import OutOfPages
 from kvpaged.engine import Engine, Request
+from support.hostile_drivers import simulate_drivers
 from support.interrupts import FIRST, MODEL, SCENES, SECOND, THIRD, TOKENS, alone, greedy, run_interrupted, tokens_of
 
 STRIDE = 151  # lines between two interrupts; `tools/long_checks.py interrupts` takes them all
@@ -173,6 +174,11 @@ def test_requests_that_ended_in_a_step_that_was_interrupted_are_reported_by_the_
             engine.step()
     assert request.finished
     assert engine.step() == [request]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_random_drivers_with_parameters_at_their_extremes_come_to_an_end(seed: int) -> None:
+    assert simulate_drivers(1000 + seed)["compared"] > 5
 
 
 # --- interrupts -------------------------------------------------------------------------------------------------

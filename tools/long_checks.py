@@ -7,6 +7,8 @@
     numbers   attention over ten thousand random configurations, against float64 and bit for bit
     books     a hundred thousand requests through the small engine of the chapters, beside the package
     small     twelve thousand greedy requests, in two thousand workloads, through both engines
+    drivers   ten thousand requests at the extremes of their parameters, through engines that several drive at once
+    interrupts    every line of a step, of every kind of request, interrupted once; and twenty thousand signals
     hits      a hundred thousand random caches of several groups, against a brute-force oracle
 
 Each prints what it did. A failure prints the one line that does it again. Name one of them to run only that.
@@ -51,6 +53,8 @@ def everything(context: typer.Context, first: First = 0) -> None:
         numbers()
         books(first=first)
         small(first=first)
+        drivers(first=first)
+        interrupts(first=first)
         hits()
 
 
@@ -74,6 +78,43 @@ def bits(requests: Requests = 20_000, seed: Seed = None, first: First = 0) -> No
     from support.same_bits import compare_bits
 
     _episodes("bits", compare_bits, requests, ENGINE_EPISODE, seed, first)
+
+
+@app.command()
+def drivers(requests: Requests = 10_000, seed: Seed = None, first: First = 0) -> None:
+    """Streams in turns, generate within them, steps by hand, against what each request gets alone."""
+    from support.hostile_drivers import simulate_drivers
+
+    _episodes("drivers", simulate_drivers, requests, ENGINE_EPISODE, seed, first)
+
+
+@app.command()
+def interrupts(
+    every: Annotated[int, typer.Option(min=1, help="Every how many lines.")] = 1,
+    signals: Annotated[int, typer.Option(min=0, help="How many signals.")] = 20_000,
+    first: First = 0,
+) -> None:
+    """Every line of a step interrupted in turn; then alarms at any moment of generate."""
+    import random
+
+    from support.interrupts import SCENES, run_interrupted, run_signalled
+
+    for name in SCENES:
+        started, numbers = time.perf_counter(), range(1, run_interrupted(name), every)
+        for number in numbers:
+            run_interrupted(name, number)
+        print(
+            f"interrupts: {name}, {len(numbers):,} lines, {time.perf_counter() - started:.0f} s, nothing lost",
+            flush=True,
+        )
+    counts: Counter[str] = Counter()
+    for seed in range(first, first + signals):
+        choose = random.Random(seed)
+        counts += run_signalled(choose.choice(list(SCENES)), choose)
+    print(
+        f"interrupts: {counts['signals']:,} signals, {counts['interrupted']:,} of them in time, nothing lost",
+        flush=True,
+    )
 
 
 @app.command()
