@@ -1,5 +1,6 @@
 """At the edges of the machine: other devices, gradients, a numba that does not work, a memory of another model."""
 
+import json
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import torch
 
 from kvpaged import PagedKVCache
 from kvpaged.attention import paged_attention, paged_attention_decode, streaming_attention
+from kvpaged.cli import main
 from kvpaged.model import Decoder, load_model
 from kvpaged.model.compute import compute, open_storage
 from kvpaged.page import PageStorage
@@ -148,3 +150,18 @@ def test_a_memory_notices_that_the_weights_have_changed() -> None:
     sequence.append(4)
     with pytest.raises(ValueError, match="of other weights"):
         compute(model, cache, sequence)
+
+
+def test_a_file_of_prompts_may_have_a_mark_at_its_start_and_strange_characters_within(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "prompts.txt"
+    path.write_bytes("\ufeffAda hid\u2028the coin\x0c.\r\nBo hid the map.\n".encode())
+    with pytest.raises(SystemExit):
+        main(["generate", "--file", str(path), "--json", "--max-tokens", "1"])
+    prompts = [each["prompt"] for each in json.loads(capsys.readouterr().out)]
+    assert prompts == ["Ada hid\u2028the coin\x0c.", "Bo hid the map."]
+    path.write_bytes(b"Ada\xff")
+    with pytest.raises(SystemExit):
+        main(["generate", "--file", str(path)])
+    assert "prompts.txt: byte 0xff at offset 3 is not UTF-8" in capsys.readouterr().err

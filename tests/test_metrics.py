@@ -161,3 +161,8 @@ def test_a_replay_knows_how_full_each_of_several_pages_is_that_were_cached_toget
     pages = cache.pool.allocate_many(3)
     cache.prefix.insert(range(10), pages)
     assert Replay(4).apply_all(cache.events).cached == dict(zip(pages, [4, 4, 2], strict=True))
+
+
+def test_totals_of_a_log_that_was_begun_late_are_refused() -> None:
+    with pytest.raises(ValueError, match="event 0 speaks of what no event before it began"):
+        memory_totals([Event(EventKind.APPEND, 7, (), (1,))], 4)

@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except UnicodeDecodeError as error:
         _refuse(f"byte {error.object[error.start]:#04x} at offset {error.start} is not UTF-8: save the file as UTF-8")
     except OSError as error:
-        _refuse(f"{error.filename}: {error.strerror}" if error.strerror else str(error))
+        _refuse(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
     except MemoryError as error:
         what = str(error).partition(" for an array")[0] or "Not enough memory"
         _refuse(f"{what}: lower --num-pages or --page-size")

@@ -80,7 +80,13 @@ def generate(
     texts = list(prompts or [])
     if file is not None:
         lines = sys.stdin.buffer.read() if file == Path("-") else file.read_bytes()
-        texts += [line for line in lines.decode("utf-8").splitlines() if line.strip()]
+        try:
+            whole = lines.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            at, byte = error.start, lines[error.start]
+            raise ValueError(f"{file}: byte {byte:#04x} at offset {at} is not UTF-8: save the file as UTF-8") from None
+        # At line feeds alone: a prompt may hold what else Python takes for the end of a line.
+        texts += [line.removesuffix("\r") for line in whole.split("\n") if line.strip()]
     if not texts:
         raise ValueError("no prompt: give one in quotes, or a --file with one on each line")
     say_loading()
