@@ -59,10 +59,12 @@ def check_salt(cache_salt: Hashable) -> None:
 
     Who has an equal salt shares, so no salt may equal what is another one (as True, 1 and 1.0 do), or change.
     """
+    if cache_salt is None or type(cache_salt) in (str, bytes, int):
+        return
     if type(cache_salt) is tuple:
         for part in cache_salt:
             check_salt(part)
-    elif cache_salt is not None and type(cache_salt) not in (str, bytes, int):
+    else:
         raise TypeError(
             f"cache_salt has {cache_salt!r}, a {type(cache_salt).__name__}, which may equal another; "
             "give None, a str, bytes, an int, or a tuple of these"

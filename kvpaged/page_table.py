@@ -23,7 +23,7 @@ class PageTable:
         """Raises ValueError when `num_tokens` do not need exactly the pages given."""
         self.page_size = positive_int("page_size", page_size)
         self.page_ids = list(page_ids)
-        self.num_tokens = whole("num_tokens", num_tokens)
+        self.num_tokens = num_tokens if num_tokens.__class__ is int else whole("num_tokens", num_tokens)
         if num_tokens < 0 or len(self.page_ids) != pages_for(num_tokens, page_size):
             raise ValueError(
                 f"{num_tokens} tokens in pages of {page_size} need {pages_for(num_tokens, page_size)} pages, "
@@ -60,7 +60,9 @@ class PageTable:
         Raises ValueError when that needs more or fewer pages; nothing is then mapped.
         """
         added = list(page_ids)
-        total = self.num_tokens + whole("num_tokens", num_tokens)
+        if num_tokens.__class__ is not int:
+            num_tokens = whole("num_tokens", num_tokens)
+        total = self.num_tokens + num_tokens
         if num_tokens < 0 or len(self.page_ids) + len(added) != pages_for(total, self.page_size):
             needed = pages_for(total, self.page_size) - len(self.page_ids)
             raise ValueError(f"{num_tokens} more tokens need {needed} more pages, but {len(added)} are given")
