@@ -173,6 +173,17 @@ def test_allocating_more_than_can_be_evicted_evicts_nothing() -> None:
     assert prefix.evict(9) == 3
 
 
+def test_an_allocation_that_fails_leaves_the_order_of_eviction_as_it_was() -> None:
+    _, prefix = cache_with([1] * 4, [2] * 8, [3] * 4, num_pages=4)
+    with pytest.raises(OutOfPages):
+        prefix.allocate_many(5)
+    lengths = []
+    for _ in range(4):
+        prefix.evict(1)
+        lengths.append([prefix.match([token] * 8).num_tokens for token in (1, 2, 3)])
+    assert lengths == [[0, 8, 4], [0, 4, 4], [0, 0, 4], [0, 0, 0]]
+
+
 def test_clear_gives_every_page_back() -> None:
     pool, prefix = cache_with(list(range(12)), [9] * 6)
     insert(prefix, [1, 2, 3], "salt")
