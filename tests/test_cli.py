@@ -164,7 +164,7 @@ def test_a_file_that_is_not_utf_8_is_refused_with_the_place(capsys: pytest.Captu
     file = tmp_path / "prompts.txt"
     file.write_bytes(b"Ada hid\xff\n")
     code, _, err = run(capsys, "generate", "--file", str(file))
-    assert (code, err) == (2, "error: byte 0xff at offset 7 is not UTF-8: save the file as UTF-8\n")
+    assert (code, err) == (2, f"error: {file}: byte 0xff at offset 7 is not UTF-8: save the file as UTF-8\n")
 
 
 @pytest.mark.parametrize("command", ["compare", "generate", "serve-sim"])

@@ -2,12 +2,14 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from kvpaged import PagedKVCache
 from kvpaged.attention import paged_attention, paged_attention_decode, streaming_attention
@@ -165,3 +167,14 @@ def test_a_file_of_prompts_may_have_a_mark_at_its_start_and_strange_characters_w
     with pytest.raises(SystemExit):
         main(["generate", "--file", str(path)])
     assert "prompts.txt: byte 0xff at offset 3 is not UTF-8" in capsys.readouterr().err
+
+
+def test_a_checkpoint_may_store_tied_weights_twice_if_they_are_the_same(tmp_path: Path) -> None:
+    shutil.copytree(MODEL.checkpoint, tmp_path, dirs_exist_ok=True)
+    weights = load_file(tmp_path / "model.safetensors")
+    embedded = weights["model.embed_tokens.weight"]
+    save_file(weights | {"lm_head.weight": embedded.clone()}, tmp_path / "model.safetensors")
+    assert torch.equal(load_model(tmp_path).lm_head.weight, MODEL.lm_head.weight)
+    save_file(weights | {"lm_head.weight": embedded + 1}, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match=r"ties lm_head.weight to the embeddings, but the two differ"):
+        load_model(tmp_path)

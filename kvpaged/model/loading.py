@@ -30,7 +30,11 @@ def load_model(name_or_path: str | Path, dtype: torch.dtype = torch.float32) -> 
         model = Decoder(config)
     wanted = {stored_name(name): tensor.shape for name, tensor in model.named_parameters()}
     found: dict[str, Tensor] = {}
+    tied: Tensor | None = None
     for name, tensor, path in _stored_tensors(folder):
+        if name == "lm_head.weight" and config.tie_word_embeddings:
+            tied = tensor.to(dtype)  # some checkpoints store the weights twice
+            continue
         if name not in wanted:
             raise ValueError(f"{path}: {name} has no place in this decoder: use a Llama checkpoint without extras")
         if tensor.shape != wanted[name]:
@@ -47,6 +51,8 @@ def load_model(name_or_path: str | Path, dtype: torch.dtype = torch.float32) -> 
     weights = {name: found[stored_name(name)] for name, _ in model.named_parameters()}
     model.load_state_dict(weights, strict=False, assign=True)
     if config.tie_word_embeddings:
+        if tied is not None and not torch.equal(tied, model.embed_tokens.weight):
+            raise ValueError(f"{folder}: config.json ties lm_head.weight to the embeddings, but the two differ")
         model.lm_head.weight = model.embed_tokens.weight
     model.checkpoint = folder
     return model.eval().requires_grad_(False)
