@@ -13,6 +13,17 @@ from support.interrupts import FIRST, MODEL, SCENES, SECOND, THIRD, TOKENS, alon
 STRIDE = 151  # lines between two interrupts; `tools/long_checks.py interrupts` takes them all
 
 
+class Hooked:
+    """The model, and something that happens within each of its passes."""
+
+    def __init__(self, happens: Callable[[], object]) -> None:
+        self.happens, self.config, self.dtype = happens, MODEL.config, MODEL.dtype
+
+    def __call__(self, *arguments: object) -> object:
+        self.happens()
+        return MODEL(*arguments)
+
+
 # --- several drivers --------------------------------------------------------------------------------------------
 
 
@@ -71,11 +82,11 @@ def test_a_stream_whose_request_is_cancelled_elsewhere_ends() -> None:
 def test_a_request_that_is_cancelled_within_a_step_ends_with_the_step() -> None:
     engine = Engine(MODEL, 64, 4)
     request, other = engine.submit(FIRST, greedy()), engine.submit(SECOND, greedy())
-    handle = MODEL.norm.register_forward_hook(lambda *_: engine.cancel(request) and None)
+    engine.model = Hooked(lambda: engine.cancel(request))
     try:
         assert engine.step() == [request]
     finally:
-        handle.remove()
+        engine.model = MODEL
     assert engine.output(request).outputs[0].finish_reason == "abort"
     engine.check()
     engine.generate([])
@@ -88,12 +99,12 @@ def test_a_request_that_is_cancelled_within_a_step_ends_with_the_step() -> None:
 def test_a_step_within_a_step_is_refused_and_the_outer_one_can_be_run_again(call: Callable[[Engine], object]) -> None:
     engine = Engine(MODEL, 64, 4)
     request = engine.submit(FIRST, greedy())
-    handle = MODEL.norm.register_forward_hook(lambda *_: call(engine) and None)
+    engine.model = Hooked(lambda: call(engine))
     try:
         with pytest.raises(RuntimeError, match="a step of this engine is under way"):
             engine.step()
     finally:
-        handle.remove()
+        engine.model = MODEL
     engine.check()
     while engine.num_unfinished:
         engine.step()
@@ -115,11 +126,11 @@ def test_another_thread_gets_one_clear_error_and_disturbs_nobody() -> None:
             thread.start()
             thread.join()
 
-    handle = MODEL.norm.register_forward_hook(intrude)
+    engine.model = Hooked(intrude)
     try:
         [output] = engine.generate([FIRST], greedy())
     finally:
-        handle.remove()
+        engine.model = MODEL
     assert len(errors) == 3
     assert output.outputs[0].tokens == alone(FIRST, greedy())[0]
     engine.check()
@@ -152,7 +163,7 @@ def test_generate_runs_a_failing_step_three_times_and_then_raises(failures: int,
             left -= 1
             raise OSError("a disk is gone")
 
-    handle = MODEL.norm.register_forward_hook(fail)
+    engine.model = Hooked(fail)
     try:
         if served:
             assert engine.generate([FIRST], greedy())[0].outputs[0].tokens == alone(FIRST, greedy())[0]
@@ -160,7 +171,7 @@ def test_generate_runs_a_failing_step_three_times_and_then_raises(failures: int,
             with pytest.raises(OSError, match="a disk is gone"):
                 engine.generate([FIRST], greedy())
     finally:
-        handle.remove()
+        engine.model = MODEL
     engine.check()
     assert engine.num_unfinished == 0
 
