@@ -1,5 +1,6 @@
 """The small engine beside the package: what the package adds to each piece, in how many lines, and where it stands."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,82 +23,94 @@ ROWS = (
         3,
         ("page.py",),
         {"page.py": "PageStorage"},
-        "numbers of 16 bits; a wrong slot refused before a byte is written; pages as views",
+        "Numbers of 16 bits; a wrong slot refused before a byte is written; pages as views.",
     ),
     Row(
         4,
         ("page_pool.py",),
         {"page_pool.py": "PagePool"},
-        "many pages at once, or none; errors that name the page and the remedy; a million pages open in a blink",
+        "Many pages at once, or none; errors that name the page and the remedy; a million pages open in a blink.",
     ),
-    Row(5, ("page_table.py",), {"page_table.py": "PageTable"}, "going back; tokens that are not there refused"),
+    Row(5, ("page_table.py",), {"page_table.py": "PageTable"}, "Going back; tokens that are not there refused."),
     Row(
         6,
         ("attention.py", "reader.py"),
         {"attention.py": "paged_attention"},
-        "the formula, a gathering form and a streaming form, each checked by the others",
+        "The formula, a gathering form and a streaming form, each checked by the others.",
     ),
     Row(
         7,
         ("prefix_cache.py", "tokens.py"),
         {"prefix_cache.py": "PrefixCache"},
-        "a hit to the token by one search, however many siblings; an eviction that need not look at every page",
+        "A hit to the token by one search, however many siblings; an eviction that need not look at every page.",
     ),
     Row(
         9,
         ("sequence.py", "memory.py", "cache.py"),
         {"sequence.py": "Sequence", "memory.py": "Memory"},
-        "going back; its place in the trie kept, where the small engine walks from the root at each step",
+        "Going back; its place in the trie kept, where the small engine walks from the root at each step.",
     ),
     Row(
         10,
         ("paged_step.py", "engine/*.py"),
         {"engine/engine.py": "Engine", "engine/scheduler.py": "Scheduler"},
-        "sampling, several samples, beams, guesses; text as it comes, stop strings, cancelling; a step that fails and "
-        "loses nothing; metrics",
+        "Sampling, several samples, beams, guesses; text as it comes, stop strings, cancelling; a step that fails and "
+        "loses nothing; metrics.",
     ),
     Row(
         11,
         ("events.py", "metrics.py", "replay.py", "laws.py", "poison.py"),
         {"events.py": "EventLog", "laws.py": "check", "poison.py": "PoisonedStorage"},
-        "what happened, in order; measures of it; the judge of the laws, and a storage that stops who breaks them",
+        "What happened, in order; measures of it; the judge of the laws, and a storage that stops who breaks them.",
     ),
     Row(
         12,
         ("kernel/*.py",),
         {"kernel/__init__.py": "attention"},
-        "attention and layers compiled, on pages in place and all threads; the same bits in any batch",
+        "Attention and layers compiled, on pages in place and all threads; the same bits in any batch.",
     ),
 )
 
 
 class TwoForms:
-    """A table with a row for each piece. Lines are those that are not blank; the package's, to the nearest hundred."""
+    """A list with an entry for each piece. Lines are those not blank; the package's, to the nearest hundred.
+
+    The book renders plain Markdown, which has no tables, and makes of its links ways to the pages of the source.
+    """
 
     def _repr_markdown_(self) -> str:
-        heads = ["", "small engine", "package", "where", "what the package adds"]
-        return "\n".join(f"| {' | '.join(cells)} |" for cells in (heads, ["---"] * len(heads), *self._cells()))
+        entries = []
+        for piece, ours, theirs, row in _counted():
+            links = ", ".join(f'[`{file}`](../kvpaged/{file} "{name}")' for file, name in row.shown.items())
+            entries.append(f"- **{piece}: {ours}, {theirs}** in the package. {row.beyond} ({links})")
+        return "\n".join([*entries, f"- **{_in_all()}**"])
 
     def __repr__(self) -> str:
-        return "\n".join(
-            f"{piece}: {ours} lines and {theirs}. {adds}" for piece, ours, theirs, _, adds in self._cells()
-        )
-
-    def _cells(self) -> list[list[str]]:
-        pieces, cells, total = pieces_of_the_small_engine(), list[list[str]](), 0
-        for chapter, files, shown, beyond in ROWS:
-            title, ours = pieces.get(chapter, ("", 0))
-            theirs = sum(_num_lines(path) for pattern in files for path in _ROOM.glob(pattern))
-            where = ", ".join(f'[`{file}`](../kvpaged/{file} "{name}")' for file, name in shown.items())
-            name = f"chapter {chapter}: {title}" if title else f"chapter {chapter}"
-            cells.append([name, str(ours or "none"), _rounded(theirs), where, beyond])
-            total += theirs
-        return [*cells, ["in all, with headings", str(_num_lines(_ROOM / "mini.py")), _rounded(total), "", ""]]
+        entries = [f"{piece}: {ours}, {theirs} in the package. {row.beyond}" for piece, ours, theirs, row in _counted()]
+        return "\n".join([*entries, _in_all()])
 
 
 def two_forms() -> TwoForms:
     """Show what the package adds to each piece of the small engine."""
     return TwoForms()
+
+
+def _counted() -> Iterator[tuple[str, str, str, Row]]:
+    """Each piece, its lines in the small engine and in the package, and its row."""
+    pieces = pieces_of_the_small_engine()
+    for row in ROWS:
+        title, ours = pieces.get(row.chapter, ("", 0))
+        name = f"Chapter {row.chapter}" + (f", {title}" if title else "")
+        yield name, f"{ours} lines" if ours else "nothing", _rounded(_lines_of(row)), row
+
+
+def _in_all() -> str:
+    total = sum(map(_lines_of, ROWS))
+    return f"In all, with headings: {_num_lines(_ROOM / 'mini.py')} lines, {_rounded(total)} in the package"
+
+
+def _lines_of(row: Row) -> int:
+    return sum(_num_lines(path) for pattern in row.files for path in _ROOM.glob(pattern))
 
 
 def pieces_of_the_small_engine() -> dict[int, tuple[str, int]]:
