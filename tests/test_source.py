@@ -6,6 +6,7 @@ import pytest
 
 from kvpaged import OutOfPages, PagePool, PageTable, PrefixCache
 from kvpaged.figures import show_source
+from kvpaged.page import PageStorage
 from kvpaged.sequence import Sequence
 
 
@@ -81,6 +82,15 @@ def test_a_comment_can_be_cut_alone():
     comment, statement = cut(Sequence.begin).split("\n")[-2:]
     shown = cut(Sequence.begin, leave_out={comment.strip(): "why"})
     assert shown.endswith(f"    # … why\n{statement}")
+
+
+def test_arguments_on_lines_of_their_own_are_cut_together():
+    def shown(**options):
+        return cut(PageStorage.__init__, **options).split("\n")
+
+    (first, *others), short = shown(), shown(leave_out={"self,": "sizes"})
+    assert [first, "    # … sizes", ") -> None:"] == short[:3]
+    assert short[2:] == others[-len(short[2:]) :]
 
 
 def test_a_cut_that_finds_nothing_is_refused_with_its_words():

@@ -52,7 +52,7 @@ def show_source(
 
     leave_out: what to cut, and what to call it. `{"if self._events.listeners:": "recording"}` puts the line
     `# … recording` in place of every statement that begins so, with its block and the comment above it. A branch
-    (`else:`), or a comment that stands alone, is cut by its beginning too.
+    (`else:`), a comment that stands alone, or arguments on lines of their own are cut by their beginning too.
     Raises ValueError for what is not from kvpaged and for a cut that finds nothing, TypeError for what has no source.
     """
     cuts = dict(leave_out or {})
@@ -108,13 +108,15 @@ def _begins(code: str, cut: str) -> bool:
 
 
 def _blocks(code: str) -> dict[int, int]:
-    """The line at which each statement, branch and comment begins, and the line after its last; from 0."""
+    """Where each statement, branch, comment and list of arguments begins, and the line after its last; from 0."""
     lines = code.split("\n")
     blocks = {number: number + 1 for number, line in enumerate(lines) if line.lstrip().startswith("#")}
     for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.stmt):
             first = min([node.lineno, *(each.lineno for each in getattr(node, "decorator_list", []))])
             blocks[first - 1] = max(node.end_lineno or 0, blocks.get(first - 1, 0))
+        if isinstance(node, ast.FunctionDef) and node.args.args and node.args.args[0].lineno > node.lineno:
+            blocks[node.args.args[0].lineno - 1] = node.args.args[-1].end_lineno or 0
     for number, line in enumerate(lines):
         if line.lstrip().startswith(_CLAUSES):
             indent = len(line) - len(line.lstrip())
