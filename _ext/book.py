@@ -33,6 +33,9 @@ MENDED = [
     ('<div class="math ', '<div tabindex="0" role="group" aria-label="Formula" class="math '),
     # The empty corner of a table is the header of nothing.
     ('<th class="head"><p></p></th>', "<td></td>"),
+    # The list of modules hangs those of a package beside it, where a list may have items only: hang them below it.
+    ("</a></li>\n<ul><li>", "</a>\n<ul><li>"),
+    ("</a></li>\n</ul><li>", "</a></li>\n</ul></li><li>"),
 ]
 
 
