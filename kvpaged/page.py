@@ -288,6 +288,6 @@ def _lazy_zeros(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         memory = np.zeros(num_bytes + 64, dtype=np.uint8)
     except MemoryError:
         sizes = f"{shape[1]:,} pages take {num_bytes / 1e9:,.0f} GB of keys and as much of values"
-        raise MemoryError(f"{sizes}: ask for fewer pages") from None
+        raise MemoryError(f"{sizes}: ask for fewer pages, or smaller ones") from None
     start = -memory.ctypes.data % 64
     return torch.from_numpy(memory[start : start + num_bytes]).view(dtype).view(shape)

@@ -125,14 +125,23 @@ def test_workload_stories_are_what_serve_sim_serves(capsys: pytest.CaptureFixtur
         (["generate", PROMPT, "--model", "/no/such"], "no folder /no/such"),
         (["generate", "--file", "/no/such.txt"], "/no/such.txt: No such file or directory"),
         (["generate", "--nonsense"], "No such option: --nonsense"),
-        (["generate", PROMPT, "--num-pages", "99999999999"], "PiB: lower --num-pages or --page-size"),
-        (["generate", PROMPT, "--page-size", "10000000"], "TiB: lower --num-pages or --page-size"),
+        (
+            ["generate", PROMPT, "--num-pages", "99999999999"],
+            "GB of keys and as much of values: lower --num-pages or --page-size",
+        ),
+        (
+            ["generate", PROMPT, "--page-size", "10000000"],
+            "GB of keys and as much of values: lower --num-pages or --page-size",
+        ),
         (["generate", PROMPT, "--temperature", "nan"], "'--temperature': nan; it must be at least 0"),
         (
             ["generate", PROMPT, "--beam-width", "4", "--stop", "."],
             "--stop is of no use to a search with --beam-width 4",
         ),
-        (["compare", "--page-size", "1000000000"], "TiB: lower --num-pages or --page-size"),
+        (
+            ["compare", "--page-size", "1000000000"],
+            "GB of keys and as much of values: lower --num-pages or --page-size",
+        ),
         (["compare", "--branches", "100000"], "--branches is 100000; each begins with another token"),
         (["serve-sim", "--requests", "1000000000000"], "it must be at least 1 and at most 1,000,000"),
         (["compare", "--branches", "0"], "'--branches': 0; it must be at least 1"),

@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except OSError as error:
         _refuse(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
     except MemoryError as error:
-        what = str(error).partition(" for an array")[0] or "Not enough memory"
+        what = str(error).partition(" for an array")[0].partition(": ask for fewer")[0] or "Not enough memory"
         _refuse(f"{what}: lower --num-pages or --page-size")
     except (ValueError, OverflowError, OutOfPages) as error:
         _refuse(str(error))
