@@ -39,6 +39,7 @@ def site(tmp_path: Path) -> Path:
         ('<article><img src="other.html" alt=""></article>', "no text says what it shows: other.html"),
         ('<article><img src="other.html" alt="the file plot_1.png again"></article>', "no text says what it shows"),
         ('<svg aria-label="Image"></svg>', "no text says what it shows: a drawing"),
+        ("<nav>Project name not set</nav>", "where the title of the book belongs"),
     ],
 )
 def test_the_site_checker_names_the_page_and_the_fault(site: Path, markup: str, fault: str) -> None:

@@ -15,6 +15,7 @@ LOADED = {**dict.fromkeys(["audio", "iframe", "img", "script", "source", "video"
 LOADED_BY_LINK = {"stylesheet", "icon", "preload", "modulepreload", "preconnect", "dns-prefetch", "manifest"}
 STYLE_URL = re.compile(r"(?:url\(\s*['\"]?|@import\s+['\"])((?:https?:)?//[^'\")\s]+)")
 CHAPTER = re.compile(r"(\d\d)-[\w-]+\.html")
+NAMELESS = "Project name not set"  # what Sphinx says where a template asks for a name that nobody gave
 FILE_NAME = re.compile(r"\.(png|svg|jpe?g|gif|webp)\b", re.IGNORECASE)
 
 
@@ -33,6 +34,7 @@ class Page(HTMLParser):
         self.places: set[str] = set()
         self.silent_pictures: list[str] = []
         self.figures: list[str] = []
+        self.nameless = False
         self._in_style = False
         self._in_number = False
         self._in_article = False
@@ -61,6 +63,7 @@ class Page(HTMLParser):
         self._in_article &= tag != "article"
 
     def handle_data(self, data: str) -> None:
+        self.nameless |= data.strip() == NAMELESS
         if self._in_style:
             self.loads += STYLE_URL.findall(data)
         if self._in_number:
@@ -77,6 +80,8 @@ def check(site: Path) -> list[str]:
     for path, page in pages.items():
         name = path.relative_to(site.resolve())
         problems += [f"{name}: no text says what it shows: {picture}" for picture in page.silent_pictures]
+        if page.nameless:
+            problems.append(f"{name}: says {NAMELESS!r} where the title of the book belongs")
         if chapter := CHAPTER.fullmatch(path.name):
             for count, number in enumerate(page.figures, start=1):
                 if number != (due := f"Figure {int(chapter[1])}.{count}"):
