@@ -8,6 +8,8 @@ from hypothesis import Phase, settings
 
 # One thread each: two test processes share two cores, and sums of floats come out the same to the last digit.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Solutions that run as tests are not what a reader has solved.
+os.environ["KVPAGED_PROGRESS"] = ""
 
 
 # A busy machine is no fault: no test fails for being slow.

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from kvpaged.cli.compare import compare
+from kvpaged.cli.exercise import exercise
 from kvpaged.cli.explain import explain
 from kvpaged.cli.generate import generate
 from kvpaged.cli.plan import plan
@@ -27,7 +28,7 @@ app = typer.Typer(
         "saves; then watch pages come and go in 'generate', and many requests share them in 'serve-sim'. Both can "
         "write down what happened, for 'replay' to show step by step. 'workload' writes requests down for another "
         "server, 'explain' says why a prefix cache finds what it finds in the requests of a trace, and 'plan' how many "
-        "tokens of a model fit into memory."
+        "tokens of a model fit into memory. 'exercise' judges what a reader of the book has written."
     ),
 )
 app.command(short_help="One prompt, four ways to keep K and V: the same tokens in less memory.")(compare)
@@ -37,6 +38,7 @@ app.command(short_help="Show step by step, in a browser, what happened in a run.
 app.command(short_help="Write requests down, to measure another server with them.")(workload)
 app.command(short_help="Say why a prefix cache finds what it finds in a trace.")(explain)
 app.command(short_help="Work out what K and V of a token cost, and how many fit.")(plan)
+app.command(short_help="Ask and judge the book's exercises.")(exercise)
 
 # typer keeps the base of its usage errors to itself.
 UsageError: type[Exception] = next(each for each in typer.BadParameter.__mro__ if each.__name__ == "ClickException")
