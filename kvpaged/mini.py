@@ -110,7 +110,7 @@ class Cache:
 
 
 def agreeing(a, b):
-    """How many tokens agree, from the first on."""
+    """How many tokens agree, from the first on: the place of the first that does not."""
     return [*(x == y for x, y in zip(a, b)), False].index(False)
 
 
@@ -155,7 +155,7 @@ def forget(cache, node):
 
 
 def evict(cache, num_pages):
-    """Give back pages that only the cache owns: so many, or OutOfPages and none."""
+    """Give back so many pages that only the cache owns; or OutOfPages, and none."""
     victims = {}
     for node in cache.by_use:
         alone = cache.pool.ref_counts[node.page] == 1

@@ -16,9 +16,10 @@ MAP = "system_map("  # the sign at the door of each chapter, no figure
 
 
 def pictures(chapter: Path) -> Iterator[NotebookNode]:
-    """The cells that show a picture."""
+    """The cells that show a picture; those in what a checker answers to a reader are no figures of the book."""
     for cell in read(chapter).cells:
-        if cell.cell_type == "code" and MAP not in cell.source:
+        answers = "exercise" in cell.metadata.get("tags", [])
+        if cell.cell_type == "code" and MAP not in cell.source and not answers:
             kinds = {kind: value for output in cell.outputs for kind, value in output.get("data", {}).items()}
             if PICTURE.search(kinds.get("text/html", "")) or "image/png" in kinds:
                 yield cell
