@@ -41,6 +41,7 @@ class PagedKVCache(Memory[Sequence]):
             sequence.abandon()
         self.sequences = set(kept)
         self.prefix.forget()
+        self.transfers.forget()
         for sequence in kept:
             sequence.forget_cached()
         self.pool.recount(page_id for sequence in kept for page_id in sequence.table.page_ids)
@@ -51,7 +52,7 @@ class PagedKVCache(Memory[Sequence]):
 
     def check(self) -> None:
         """Raise AssertionError, naming the page, if a law of ownership is broken."""
-        check(self.pool, self.prefix, self.sequences)
+        check(self.pool, self.prefix, self.sequences, self.transfers)
 
     def _repr_html_(self) -> str | None:
         """Show a notebook the map of the pages, unless they are too many to tell apart."""

@@ -28,6 +28,7 @@ class EventKind:
     RELEASE = "release"  # it ends and gives its pages back [pages]
     INSERT = "insert"  # the prefix cache becomes one more owner [pages; number: tokens in them, all full but the last]
     EVICT = "evict"  # the prefix cache gives pages back [pages]
+    TRANSFER = "transfer"  # a transfer becomes one more owner of pages, or gives them back [pages; number: 1, or 0]
     SALVAGE = "salvage"  # after an interrupt everybody gives everything back; what is kept then begins anew []
 
 

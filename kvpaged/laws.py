@@ -11,6 +11,8 @@ from kvpaged.page_pool import PagePool
 from kvpaged.page_table import pages_for
 from kvpaged.prefix_cache import PrefixCache, PrefixNode
 from kvpaged.sequence import Sequence
+from kvpaged.tokens import unpack
+from kvpaged.transfers import Transfer
 
 
 class Claim(NamedTuple):
@@ -22,7 +24,9 @@ class Claim(NamedTuple):
     tokens: tuple[int, ...]
 
 
-def check(pool: PagePool, prefix: PrefixCache, sequences: Iterable[Sequence]) -> None:
+def check(
+    pool: PagePool, prefix: PrefixCache, sequences: Iterable[Sequence], transfers: Iterable[Transfer] = ()
+) -> None:
     """Raise AssertionError, naming the page, if a law is broken.
 
     Costs time in proportion to the pool and to all tokens: it is for tests, and for the reader.
@@ -31,6 +35,7 @@ def check(pool: PagePool, prefix: PrefixCache, sequences: Iterable[Sequence]) ->
     in_order = sorted(sequences, key=lambda each: each.id)
     claims = [claim for each in in_order for claim in claims_of_sequence(each, numbers)]
     claims += claims_of_prefix_cache(prefix, numbers)
+    claims += [claim for each in transfers for claim in claims_of_transfer(each, prefix.page_size, numbers)]
     check_references(pool, [(claim.owner, claim.page_id) for claim in claims])
     check_full_pages(prefix)
     check_contents(claims)
@@ -95,6 +100,19 @@ def claims_of_sequence(sequence: Sequence, numbers: dict[tuple[int, tuple[int, .
         tokens = tuple(sequence.tokens[index * size : (index + 1) * size])
         yield Claim(page_id, name, before, tokens)
         before = numbers.setdefault((before, tokens), len(numbers) + 1)
+
+
+def claims_of_transfer(
+    transfer: Transfer, page_size: int, numbers: dict[tuple[int, tuple[int, ...]], int]
+) -> Iterator[Claim]:
+    """What a transfer says of its pages: they hold the end of its text, or will."""
+    name, tokens, before = f"transfer {transfer.id}", unpack(transfer.tokens), 0
+    not_its_own = pages_for(len(tokens), page_size) - len(transfer.page_ids)
+    for index in range(pages_for(len(tokens), page_size)):
+        held = tuple(tokens[index * page_size : (index + 1) * page_size])
+        if index >= not_its_own:
+            yield Claim(transfer.page_ids[index - not_its_own], name, before, held)
+        before = numbers.setdefault((before, held), len(numbers) + 1)
 
 
 def claims_of_prefix_cache(prefix: PrefixCache, numbers: dict[tuple[int, tuple[int, ...]], int]) -> list[Claim]:

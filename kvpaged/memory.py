@@ -7,6 +7,7 @@ from kvpaged.events import EventLog
 from kvpaged.page_pool import PagePool
 from kvpaged.page_table import PageTable, pages_for
 from kvpaged.prefix_cache import PrefixCache
+from kvpaged.transfers import Transfers
 
 
 @runtime_checkable
@@ -41,6 +42,7 @@ class Memory(Generic[Owner]):
         self.pool = PagePool(num_pages)
         self.events = events if events is not None else EventLog(recording=False)
         self.prefix = PrefixCache(self.pool, page_size, self.events)
+        self.transfers = Transfers(self.pool, self.events)
         if storage is not None:
             _check_storage(storage, num_pages, page_size)
         self.events.about |= {"page_size": page_size, "num_pages": num_pages}  # which a saved log is read with

@@ -183,6 +183,24 @@ class PageStorage:
         self.num_copies += 1
         self.bytes_copied += num_slots * self.bytes_per_token
 
+    def dump(self, page_id: int) -> bytes:
+        """All bytes of a page: K of every layer, then V. Raises IndexError for a page that does not exist."""
+        self._check_page(page_id)
+        halves = (self._keys[:, page_id], self._values[:, page_id])
+        return b"".join(half.contiguous().view(torch.uint8).numpy().tobytes() for half in halves)
+
+    def load(self, page_id: int, data: bytes) -> None:
+        """Fill a page with what `dump` gave, of a storage whose pages are of the same shape and dtype.
+
+        Raises IndexError for a page that does not exist, ValueError for another number of bytes; nothing is written
+        then.
+        """
+        self._check_page(page_id)
+        if len(data) != self.bytes_per_page:
+            raise ValueError(f"{len(data):,} bytes are given, and a page here has {self.bytes_per_page:,}")
+        halves = torch.frombuffer(bytearray(data), dtype=torch.uint8).view(self.dtype).view(2, *self._keys[:, 0].shape)
+        self._keys[:, page_id], self._values[:, page_id] = halves
+
     def __repr__(self) -> str:
         return (
             f"PageStorage({self.num_pages} pages of {self.page_size} slots, {self.num_layers} layers, "

@@ -82,6 +82,21 @@ class PoisonedStorage(PageStorage):
         super().copy(source, target, num_slots)
         self._computed[:, target, :num_slots] = self._computed[:, source, :num_slots]
 
+    def dump(self, page_id: int) -> bytes:
+        """Read out a page that somebody owns."""
+        self._check_page(page_id)
+        if not self._watched.pool.ref_count(page_id):
+            raise PoisonError(f"page {page_id} is read out, and it is free: use after release")
+        return super().dump(page_id)
+
+    def load(self, page_id: int, data: bytes) -> None:
+        """Fill a page that has one owner, who is no sequence."""
+        self._check_page(page_id)
+        if self._watched.pool.ref_count(page_id) != 1 or self._find(page_id):
+            raise PoisonError(f"page {page_id} is filled, but it is in use by {self._owners(page_id) or 'nobody'}")
+        super().load(page_id, data)
+        self._computed[:, page_id] = ~self[page_id].keys.isnan().any(-1).any(1).numpy()  # [layers, slots]
+
     def check_read(self, layer: int, page_tables: Rows, seq_lens: Listed[int] | Tensor) -> None:
         """Raise PoisonError unless each row is a live sequence's, and the tokens that it maps are computed."""
         super().check_read(layer, page_tables, seq_lens)
@@ -101,7 +116,7 @@ class PoisonedStorage(PageStorage):
         """Follow what the cache does: called after each event."""
         kind, sequence_id, pages, _, number = event
         self._holders = None
-        if kind in (EventKind.RELEASE, EventKind.TRUNCATE, EventKind.EVICT):
+        if kind in (EventKind.RELEASE, EventKind.TRUNCATE, EventKind.EVICT, EventKind.TRANSFER):
             self._poison(page_id for page_id in pages if not self._watched.pool.ref_count(page_id))
         if kind == EventKind.SALVAGE:
             free = (page_id for page_id in range(self.num_pages) if not self._watched.pool.ref_count(page_id))

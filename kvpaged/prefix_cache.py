@@ -39,6 +39,15 @@ class PrefixNode:
         """The tokens in the page: a page full of them, or fewer."""
         return unpack(self.edge)
 
+    def path(self) -> tuple[Hashable, bytes]:
+        """The cache salt, and all tokens from the root to the end of this page, packed."""
+        edges, node = [self.edge], self
+        while node.parent is not None:
+            node = node.parent
+            edges.append(node.edge)
+        assert isinstance(node, _Root)
+        return node.cache_salt, b"".join(reversed(edges))
+
     def add(self, child: "PrefixNode") -> None:
         """Hang a child under this node."""
         self.children[child.edge] = child
@@ -69,6 +78,28 @@ class _Root(PrefixNode):
         self.cache_salt = cache_salt
 
 
+class PrefixWatcher:
+    """Somebody whom a prefix cache tells what it does. Each of these does nothing until it is overridden."""
+
+    def kept(self, nodes: list[PrefixNode]) -> None:
+        """These pages are cached from now on, each after the one that it continues."""
+
+    def used(self, node: PrefixNode) -> None:
+        """The path to this page was matched, and is used."""
+
+    def making_room(self) -> None:
+        """Pages are short: those to be evicted are about to be chosen, among those that only the cache owns."""
+
+    def evicting(self, nodes: list[PrefixNode]) -> None:
+        """These pages will go, and are still there. If this raises, they stay."""
+
+    def removed(self, nodes: list[PrefixNode]) -> None:
+        """These pages are cached no more."""
+
+    def forgotten(self) -> None:
+        """Nothing is cached any more."""
+
+
 class PrefixMatch(NamedTuple):
     """The longest cached prefix of some tokens. It owns nothing: share the pages before anything is evicted."""
 
@@ -95,6 +126,7 @@ class PrefixCache:
         self.pool = pool
         self.page_size = positive_int("page_size", page_size)
         self.events = events if events is not None else EventLog(recording=False)
+        self.watchers: list[PrefixWatcher] = []
         self._edge_bytes = page_size * TOKEN_BYTES
         self._roots: dict[Hashable, _Root] = {}
         self._num_pages = 0
@@ -143,6 +175,8 @@ class PrefixCache:
         node = match.partial or match.full
         if node is not None and node.alive and node.parent is not None:
             self._use(node)
+            for watcher in self.watchers:
+                watcher.used(node)
 
     def insert(self, tokens: Iterable[int], page_ids: Iterable[int], cache_salt: Hashable = None) -> None:
         """Keep the computed pages of `tokens`, becoming one more owner of each.
@@ -174,7 +208,7 @@ class PrefixCache:
         """
         node = after if after is not None else self._roots.setdefault(cache_salt, _Root(cache_salt))
         width, num_tokens, covering = self._edge_bytes, 0, None
-        kept: list[int] = []
+        kept: list[PrefixNode] = []
         replaced: list[PrefixNode] = []
         for index, page_id in enumerate(page_ids):
             edge = packed[index * width : (index + 1) * width]
@@ -186,19 +220,21 @@ class PrefixCache:
                     break
                 replaced += [other for other in neighbours if edge.startswith(other.edge)]  # and the other way round
                 self.pool.share(page_id)
-                kept.append(page_id)
                 num_tokens += len(edge) // TOKEN_BYTES
                 child = PrefixNode(edge, page_id, node)
                 node.add(child)
+                kept.append(child)
                 self._ends.pop(node, None)
             node = child
         self._num_pages += len(kept)
         if kept:
-            self.events.add(EventKind.INSERT, None, tuple(kept), (), num_tokens)
+            self.events.add(EventKind.INSERT, None, tuple(each.page_id for each in kept), (), num_tokens)
         self._remove(replaced)
         end = covering or node
         if end.parent is not None:
             self._use(end)
+        for watcher in self.watchers if kept else ():
+            watcher.kept(kept)
         return node if len(node.edge) == width or node.parent is None else node.parent
 
     def forget(self) -> None:
@@ -206,14 +242,17 @@ class PrefixCache:
         self._roots.clear()
         self._ends.clear()
         self._num_pages = 0
+        for watcher in self.watchers:
+            watcher.forgotten()
 
     def evict(self, num_pages: int) -> int:
         """Give back up to `num_pages` pages that only the cache owns; return how many became free.
 
         The least recently used go first, and always a leaf before the page it continues.
         """
+        self._make_room()
         victims = self._choose_victims(num_pages)
-        self._remove(victims)
+        self._evict(victims)
         return len(victims)
 
     def allocate_many(self, n: int) -> list[int]:
@@ -223,15 +262,16 @@ class PrefixCache:
         """
         shortage = n - self.pool.num_free
         if shortage > 0:
+            self._make_room()
+            shortage = n - self.pool.num_free
             victims = self._choose_victims(shortage)
             if len(victims) < shortage:
-                for node in reversed(victims):
-                    self._use(node, last=False)
+                self._spare(victims)
                 raise OutOfPages(
                     f"asked for {n} page{'s' * (n != 1)}: of {self.pool.num_pages}, {self.pool.num_free} are free and "
                     f"{len(victims)} more can be evicted; release a sequence, or open a larger pool"
                 )
-            self._remove(victims)
+            self._evict(victims)
         return self.pool.allocate_many(n)
 
     def clear(self) -> None:
@@ -270,6 +310,25 @@ class PrefixCache:
             self._use(node)
         return victims
 
+    def _make_room(self) -> None:
+        for watcher in self.watchers:
+            watcher.making_room()
+
+    def _evict(self, victims: list[PrefixNode]) -> None:
+        """Tell that these will go, and remove them."""
+        try:
+            for watcher in self.watchers:
+                watcher.evicting(victims)
+        except BaseException:
+            self._spare(victims)
+            raise
+        self._remove(victims)
+
+    def _spare(self, victims: list[PrefixNode]) -> None:
+        """Put chosen victims back into the order, where they were."""
+        for node in reversed(victims):
+            self._use(node, last=False)
+
     def _use(self, node: PrefixNode, last: bool = True) -> None:
         """Let a node leave last of all, or first."""
         self._ends[node] = None
@@ -290,6 +349,8 @@ class PrefixCache:
         self.pool.release_many(node.page_id for node in nodes)
         if nodes:
             self.events.add(EventKind.EVICT, None, tuple(node.page_id for node in nodes))
+            for watcher in self.watchers:
+                watcher.removed(nodes)
 
     def __repr__(self) -> str:
         return f"PrefixCache(page_size={self.page_size}, {self._num_pages} pages held)"

@@ -31,6 +31,8 @@ class Replay:
             self._give_back(pages)
             for page_id in pages:
                 self.cached.pop(page_id, None)  # a page cached under two salts leaves twice
+        elif kind == EventKind.TRANSFER:
+            self._take(pages) if number else self._give_back(pages)
         elif kind == EventKind.SALVAGE:
             for state in (self.ref_counts, self.cached, self.tables, self.num_computed):
                 state.clear()

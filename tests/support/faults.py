@@ -51,7 +51,7 @@ class FailingPool(PagePool):
 def fail_allocations(cache: PagedKVCache, at: int | None = None) -> Countdown:
     """Give a cache that has not been used yet a pool that fails at its `at`-th page."""
     countdown = Countdown(at, OutOfPages)
-    cache.pool = cache.prefix.pool = FailingPool(cache.pool.num_pages, countdown)
+    cache.pool = cache.prefix.pool = cache.transfers.pool = FailingPool(cache.pool.num_pages, countdown)
     return countdown
 
 

@@ -1,0 +1,32 @@
+"""When a page is worth a place in the slower memory."""
+
+from collections import Counter
+from enum import StrEnum
+
+
+class Store(StrEnum):
+    """When a page is stored."""
+
+    AT_ONCE = "at once"  # as soon as it is full and computed
+    ON_SECOND_USE = "on second use"  # when it is computed, or found in the prefix cache, a second time
+    WHEN_EVICTED = "when evicted"  # at the last moment, while somebody waits for its place
+    NEVER = "never"
+
+
+class Policy:
+    """Decides, page by page. Pages are known by hashes of their keys: a wrong guess costs a write, never an answer."""
+
+    def __init__(self, store: Store, remembered: int = 100_000) -> None:
+        """`remembered`: how many pages it has counts of, before it forgets all and begins anew."""
+        self.store = store
+        self.remembered = remembered
+        self._uses: Counter[int] = Counter()
+
+    def wants(self, key: bytes, used: bool) -> bool:
+        """Whether a page is to be stored now. used: it was computed or found just now; if not, it is evicted."""
+        if self.store is not Store.ON_SECOND_USE:
+            return self.store is Store.AT_ONCE or (self.store is Store.WHEN_EVICTED and not used)
+        if len(self._uses) >= self.remembered:
+            self._uses.clear()
+        self._uses[hash(key)] += used
+        return self._uses[hash(key)] > 1
