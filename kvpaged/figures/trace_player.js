@@ -18,6 +18,9 @@
     } else if (kind === "evict") {
       giveBack(pages);
       pages.forEach((page) => delete cached[page]);
+    } else if (kind === "transfer") {
+      if (number) take();
+      else giveBack(pages);
     } else if (kind === "salvage") {
       for (const some of [refs, cached, tables, state.computed]) Object.keys(some).forEach((key) => delete some[key]);
     } else if (kind === "begin") {
@@ -93,7 +96,7 @@
       if (free.length) parts.push(named(free) + (free.length === 1 ? " is" : " are") + " free again");
       if (kept.length) {
         const others = [...new Set(kept.flatMap((page) => holders(state, page, but)))];
-        parts.push(named(kept) + (kept.length === 1 ? " stays" : " stay") + " with " + listed(others));
+        parts.push(named(kept) + (kept.length === 1 ? " stays" : " stay") + " with " + (listed(others) || "another transfer"));
       }
       return parts.join("; ");
     };
@@ -149,6 +152,10 @@
         const outcome = !all ? fate(state, pages) : pages.length === 1 ? "it is free again" : "they are free again";
         return `${why}${short ? ", " : " "}${named(pages.slice().sort((a, b) => a - b))}: ${outcome}.`;
       },
+      transfer: (state, [, , pages, , number]) =>
+        !number ? `A transfer is over and gives back ${named(pages)}: ${fate(state, pages)}.`
+          : pages[0] in state.refs ? `A transfer becomes one more owner of ${named(pages)}: nobody can free ${pages.length === 1 ? "it" : "them"} while bytes move.`
+          : `A transfer becomes the first owner of ${named(pages)}, free until now: bytes will come into ${pages.length === 1 ? "it" : "them"}.`,
       queue: (_, [, , , tokens, number]) => `Request ${request(number)} arrives and waits: ${quoted(words, tokens)}.`,
       admit: (_, [, who, , , number]) => `Request ${request(number)} is admitted: ${name(who)} is part of the batch from now on.`,
       preempt: (_, [, who, , , number]) =>

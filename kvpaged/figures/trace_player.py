@@ -20,6 +20,7 @@ INTERESTING = (
     EventKind.FORK,
     EventKind.TRUNCATE,
     EventKind.EVICT,
+    EventKind.TRANSFER,
     "preempt",
 )
 _MOST_PAGES = 50  # of a larger pool, only the pages that somebody ever owns are drawn
