@@ -441,7 +441,7 @@ def test_when_pages_are_short_what_waits_is_stored_first(tmp_path: Path) -> None
 
 
 class Careless(Transfers):
-    """Knows what is under way, and owns nothing of it: the race of vLLM #30166, #29870 and #52470."""
+    """Knows what is under way, and owns nothing of it: the race of vLLM #29870, #30166 and #52360."""
 
     def begin(self, tokens: bytes, page_ids: object = ()) -> Transfer:
         transfer = super().begin(tokens, page_ids)

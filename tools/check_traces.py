@@ -20,6 +20,7 @@ from typing import Annotated, Any
 
 import typer
 
+from kvpaged import PagedKVCache
 from kvpaged.lab.explain import explain
 from kvpaged.lab.explain.eviction import EvictionSimulation, Rule
 from kvpaged.lab.explain.page_paths import PagePaths
@@ -27,6 +28,7 @@ from kvpaged.lab.explain.prefix_tree import PrefixTree
 from kvpaged.lab.mooncake import CAPACITIES, FIGURE_9, FIGURE_10
 from kvpaged.lab.read_trace import TraceReader
 from kvpaged.lab.trace import Trace, TraceRequest
+from kvpaged.tier.inbound import bring_in
 from kvpaged.tokens import unpack
 
 ROOT = Path(__file__).parents[1]
@@ -103,7 +105,7 @@ def plain_lru(trace: Trace, num_blocks: int) -> int:
 
 
 def figure_10(trace: Trace) -> Result:
-    """Ten caches, each request sent to any of them; and one cache as large as all."""
+    """Ten caches, with requests sent by chance or by a router that knows them; and one cache as large as all."""
     rng, num_blocks = random.Random(0), TOKENS_PER_CACHE // BLOCK
     sent: list[list[TraceRequest]] = [[] for _ in range(CACHES)]
     for request in trace.requests:
@@ -113,7 +115,30 @@ def figure_10(trace: Trace) -> Result:
         own = Trace(trace.name, requests, BLOCK)
         at_random += tokens_of(own, EvictionSimulation(paths_of(own), num_blocks, Rule.LRU).hits)
     pool = tokens_of(trace, EvictionSimulation(paths_of(trace), CACHES * num_blocks, Rule.LRU).hits)
-    return {"ten_caches": at_random / trace.num_tokens, "one_pool": pool / trace.num_tokens}
+    results = {"ten_caches": at_random / trace.num_tokens, "one_pool": pool / trace.num_tokens}
+    for rule in ("longest_match", "least_work"):
+        results[rule], results[f"{rule}_busiest"] = routed(trace, num_blocks, rule)
+    return results
+
+
+def routed(trace: Trace, num_blocks: int, rule: str) -> tuple[float, float]:
+    """Hit rate where a router knows ten caches, and the work of the busiest, in tokens, by that of all on average.
+
+    rule: a request goes where most of it is cached (if nowhere, anywhere); or to whom, with what it would have to
+    compute, has the least to compute in all, since the beginning.
+    """
+    rng, found = random.Random(0), 0
+    caches, work = [PagedKVCache(num_blocks, 1) for _ in range(CACHES)], [0] * CACHES
+    for request in trace.requests:
+        hits = [trace.tokens_in(request, each.prefix.match_packed(request.units, None).num_tokens) for each in caches]
+        if rule == "longest_match":
+            place = rng.choice([place for place, hit in enumerate(hits) if hit == max(hits)])
+        else:
+            place = min(range(CACHES), key=lambda place: work[place] - hits[place])
+        found += hits[place]
+        work[place] += request.num_tokens - hits[place]
+        bring_in(caches[place], request.units, None, lambda block: b"")
+    return found / trace.num_tokens, CACHES * max(work) / sum(work)
 
 
 def other_simulator(trace: Trace, python: str, capacities: list[int], policy: str) -> list[int]:
@@ -198,6 +223,7 @@ def show(results: Result) -> None:
         ten, paper = results["figure_10"][name], FIGURE_10[name]
         print(
             f"Figure 10, {name}: ten caches {ten['ten_caches']:.3f} (paper: {paper['local']}), "
+            f"longest match {ten['longest_match']:.3f}, least work {ten['least_work']:.3f}, "
             f"one pool {ten['one_pool']:.3f} (paper: {paper['global']})"
         )
     if "ragpulse" in results:
