@@ -1,6 +1,6 @@
 """What is compiled: attention on the pages in place, a decoder's layers, and writes, in numba and LLVM's vector code.
 
-What makes attention fast, in the order of what it brings:
+What makes attention fast:
 
 1. K and V are read once, where they lie, in the order they lie: a block of 16 tokens, all its kv heads, then the next
    block. Each cache line of the next block is requested while this one is worked on, because page tables point
