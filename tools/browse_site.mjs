@@ -3,7 +3,7 @@
 //     npm ci --prefix tools && node tools/browse_site.mjs [_build/html]
 //
 // Fails on an error in the console (nothing is stored: each is a first visit), a request to elsewhere, a page that
-// fetches more than 600 kB, one wider than its window, words under ten pixels, code cut on a desk or on paper, a search
+// fetches more than 400 kB, one wider than its window, words under ten pixels, code cut on a desk or on paper, a search
 // that finds another page first, a button that shows no focus, anything serious that axe-core finds, and a player that
 // does not step, play, scrub and obey the keyboard, says nothing of a step, or does not end where the run itself ended.
 // Debian's chromium is the browser: none is downloaded.
@@ -124,9 +124,9 @@ async function drive(page, player, end, fail) {
   if (!reached || !end.endsWith(reached)) fail(`ends at ${reached}, the run at ${end}`);
 }
 
-// What a page weighs on its first visit, when a server compresses it: at most this many bytes. Of these 156,000 are the
-// theme's font of icons, and up to 250,000 MathJax with its fonts, where there is a formula.
-const HEAVIEST = 600_000;
+// What a page weighs on its first visit, when a server compresses it: at most this many bytes. Up to 240,000 of them are
+// MathJax with its fonts, where there is a formula.
+const HEAVIEST = 400_000;
 const weights = new Map();
 function weight(url) {
   const path = join(site, decodeURIComponent(new URL(url).pathname));
