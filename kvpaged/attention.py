@@ -87,7 +87,7 @@ def paged_attention(
     page_tables, seq_lens, query_lens = (
         torch.tensor(each, dtype=torch.int32) for each in ([page_ids], [len(table)], [len(query)])
     )
-    return PackedAttention(storage, page_tables, seq_lens, query_lens, backend)(layer, query)
+    return attention_on(storage)(storage, page_tables, seq_lens, query_lens, backend)(layer, query)
 
 
 def paged_attention_decode(
@@ -107,7 +107,7 @@ def paged_attention_decode(
     Raises ValueError, TypeError or IndexError for what does not fit; nothing is read then.
     """
     _check_batch(query.shape[0], page_tables, seq_lens)
-    return PackedAttention(storage, page_tables, seq_lens, torch.ones_like(seq_lens), backend)(layer, query)
+    return attention_on(storage)(storage, page_tables, seq_lens, torch.ones_like(seq_lens), backend)(layer, query)
 
 
 class PackedAttention:
@@ -137,7 +137,8 @@ class PackedAttention:
         if self.backend == "kernel":
             from kvpaged.kernel import Plan
 
-            self._plan = Plan(page_tables, seq_lens, query_lens, storage.num_pages, storage.page_size)
+            pages = storage.num_pages, storage.page_size
+            self._plan = Plan(page_tables, seq_lens, query_lens, *pages, by_page=storage.attention is not None)
         else:
             self._tables = [self._table(sequence, length) for sequence, length in enumerate(seq_lens.tolist())]
             self._query_lens = query_lens.tolist()
@@ -152,13 +153,18 @@ class PackedAttention:
             raise ValueError(f"query has {len(query)} tokens; the sequences have {self._num_queries} together")
         self._storage.check_read(layer, self._page_tables, self._seq_lens)
         if self.backend == "kernel":
-            from kvpaged.kernel import attention
-
-            pages = self._storage.keys(layer), self._storage.values(layer)
-            return without_gradient(attention(self._plan, query, *pages), query)
+            return without_gradient(self._in_place(layer, query), query)
         parts = zip(torch.split(query, self._query_lens), self._tables, strict=True)
-        outputs = [contiguous_attention(part, *self._storage.read(layer, table)) for part, table in parts]
+        outputs = [self._gathered(layer, part, table) for part, table in parts]
         return without_gradient(torch.cat([query.new_empty(0, *query.shape[1:]), *outputs]), query)
+
+    def _in_place(self, layer: int, query: Tensor) -> Tensor:
+        from kvpaged.kernel import attention
+
+        return attention(self._plan, query, self._storage.keys(layer), self._storage.values(layer))
+
+    def _gathered(self, layer: int, query: Tensor, table: PageTable) -> Tensor:
+        return contiguous_attention(query, *self._storage.read(layer, table))
 
     def _table(self, sequence: int, seq_len: int) -> PageTable:
         size = self._storage.page_size
@@ -171,6 +177,11 @@ class PackedAttention:
         except IndexError as error:
             raise IndexError(f"sequence {sequence}: {error}") from None
         return table
+
+
+def attention_on(storage: PageStorage) -> type[PackedAttention]:
+    """The class that attends to what a storage holds."""
+    return storage.attention or PackedAttention
 
 
 def streaming_attention(query: Tensor, storage: PageStorage, table: PageTable, layer: int) -> Tensor:

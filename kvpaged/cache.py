@@ -5,7 +5,7 @@ from collections.abc import Hashable, Iterable
 from kvpaged.checks import check_salt
 from kvpaged.events import EventKind
 from kvpaged.laws import check
-from kvpaged.memory import Memory
+from kvpaged.memory import CheckedStorage, Memory
 from kvpaged.sequence import Sequence
 from kvpaged.tokens import as_tokens
 
@@ -53,6 +53,8 @@ class PagedKVCache(Memory[Sequence]):
     def check(self) -> None:
         """Raise AssertionError, naming the page, if a law of ownership is broken."""
         check(self.pool, self.prefix, self.sequences, self.transfers)
+        if isinstance(self.storage, CheckedStorage):
+            self.storage.check()
 
     def _repr_html_(self) -> str | None:
         """Show a notebook the map of the pages, unless they are too many to tell apart."""

@@ -21,6 +21,14 @@ class Storage(Protocol):
         """Copy the first slots of one page to another, in every layer."""
 
 
+@runtime_checkable
+class CheckedStorage(Protocol):
+    """A storage that knows whether a slot still reads what it read when it was written."""
+
+    def check(self) -> None:
+        """Raise AssertionError, naming page and slot, if one does not."""
+
+
 Owner = TypeVar("Owner")
 
 

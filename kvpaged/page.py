@@ -5,6 +5,7 @@ import importlib.util
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,6 +46,9 @@ class PageStorage:
     Raises ValueError for a size below 1 or a dtype other than float32, float16 and bfloat16.
     """
 
+    # The class that attends to these pages, where they hold something else than K and V; see `kvpaged.attention`.
+    attention: Any = None
+
     def __init__(
         self,
         num_pages: int,
@@ -62,14 +66,18 @@ class PageStorage:
         self.num_kv_heads = positive_int("num_kv_heads", num_kv_heads)
         self.head_dim = positive_int("head_dim", head_dim)
         self.dtype = dtype
-        shape = (num_layers, num_pages, num_kv_heads, page_size, head_dim)
-        self._keys = _lazy_zeros(shape, dtype)
-        self._values = _lazy_zeros(shape, dtype)
-        # Indexing a tensor costs a microsecond, as much as writing a token: keep the layers' views.
-        self._layer_keys, self._layer_values = self._keys.unbind(), self._values.unbind()
         self.num_copies = 0
         self.bytes_copied = 0
         self.computed_by: object = None  # see `kvpaged.model.compute.claim`
+        self._open()
+
+    def _open(self) -> None:
+        """Reserve the memory of all pages."""
+        shape = (self.num_layers, self.num_pages, self.num_kv_heads, self.page_size, self.head_dim)
+        self._keys = lazy_zeros(shape, self.dtype)
+        self._values = lazy_zeros(shape, self.dtype)
+        # Indexing a tensor costs a microsecond, as much as writing a token: keep the layers' views.
+        self._layer_keys, self._layer_values = self._keys.unbind(), self._values.unbind()
 
     @property
     def bytes_per_token(self) -> int:
@@ -178,10 +186,14 @@ class PageStorage:
             raise ValueError(f"source and target are both page {source}; copy to another page")
         if not 0 <= num_slots <= self.page_size:
             raise ValueError(f"num_slots is {num_slots}; a page has {self.page_size} slots")
+        self.bytes_copied += self._copy(source, target, num_slots)
+        self.num_copies += 1
+
+    def _copy(self, source: int, target: int, num_slots: int) -> int:
+        """Copy, and return how many bytes that was."""
         self._keys[:, target, :, :num_slots] = self._keys[:, source, :, :num_slots]
         self._values[:, target, :, :num_slots] = self._values[:, source, :, :num_slots]
-        self.num_copies += 1
-        self.bytes_copied += num_slots * self.bytes_per_token
+        return num_slots * self.bytes_per_token
 
     def dump(self, page_id: int) -> bytes:
         """All bytes of a page: K of every layer, then V. Raises IndexError for a page that does not exist."""
@@ -195,9 +207,7 @@ class PageStorage:
         Raises IndexError for a page that does not exist, ValueError for another number of bytes; nothing is written
         then.
         """
-        self._check_page(page_id)
-        if len(data) != self.bytes_per_page:
-            raise ValueError(f"{len(data):,} bytes are given, and a page here has {self.bytes_per_page:,}")
+        self._check_load(page_id, data)
         halves = torch.frombuffer(bytearray(data), dtype=torch.uint8).view(self.dtype).view(2, *self._keys[:, 0].shape)
         self._keys[:, page_id], self._values[:, page_id] = halves
 
@@ -210,6 +220,11 @@ class PageStorage:
     def _check_layer(self, layer: int) -> None:
         if not 0 <= layer < self.num_layers:
             raise IndexError(f"layer {layer} does not exist; the storage has layers 0..{self.num_layers - 1}")
+
+    def _check_load(self, page_id: int, data: bytes) -> None:
+        self._check_page(page_id)
+        if len(data) != self.bytes_per_page:
+            raise ValueError(f"{len(data):,} bytes are given, and a page here has {self.bytes_per_page:,}")
 
     def _check_page(self, page_id: int) -> None:
         if not 0 <= page_id < self.num_pages:
@@ -295,7 +310,11 @@ def _compiled_write() -> Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], bool
     return write_slots
 
 
-def _lazy_zeros(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+def lazy_zeros(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """A tensor of zeros whose memory the operating system finds when it is touched.
+
+    Raises MemoryError where it says no at once.
+    """
     # torch.zeros touches every byte (seconds per gigabyte), torch.empty may hand out what another tensor left behind.
     # numpy's zeros leave the work to the operating system, and ask it for huge pages. Rows should begin with a cache
     # line, which is 64 bytes.

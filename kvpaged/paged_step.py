@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kvpaged.attention import PackedAttention
+from kvpaged.attention import attention_on
 from kvpaged.page import PageStorage
 from kvpaged.page_table import PageTable, pages_for
 from kvpaged.sequence import Sequence
@@ -49,7 +49,7 @@ class PagedStep:
         tables = _rows([span.sequence.table for span in spans])
         lengths = np.array([(span.stop, span.stop - span.start) for span in spans], dtype=np.int32).reshape(-1, 2)
         seq_lens, query_lens = torch.from_numpy(lengths.T.copy()).unbind()
-        self._attention = PackedAttention(storage, torch.from_numpy(tables), seq_lens, query_lens)
+        self._attention = attention_on(storage)(storage, torch.from_numpy(tables), seq_lens, query_lens)
         self._num_pages = sum(pages_for(span.stop, storage.page_size) for span in spans)
 
     def write(self, layer: int, keys: Tensor, values: Tensor) -> None:

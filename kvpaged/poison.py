@@ -138,9 +138,13 @@ class PoisonedStorage(PageStorage):
 
     def _poison(self, page_ids: Iterable[int], first_slot: int = 0) -> None:
         for page_id in page_ids:
-            self._keys[:, page_id, :, first_slot:] = NAN
-            self._values[:, page_id, :, first_slot:] = NAN
+            self._spoil(page_id, first_slot)
             self._computed[:, page_id, first_slot:] = False
+
+    def _spoil(self, page_id: int, first_slot: int) -> None:
+        """Write NaN over the last slots of a page."""
+        self._keys[:, page_id, :, first_slot:] = NAN
+        self._values[:, page_id, :, first_slot:] = NAN
 
     def _find(self, page_id: int) -> list[tuple[Sequence, int]]:
         """The live sequences whose tables name a page, each with the page's place in its table."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter, deque
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from time import perf_counter
@@ -64,14 +64,15 @@ class Engine:
         tokenizer: Tokenizer | None = None,
         events: EventLog | None = None,
         poisoned: bool = False,
+        storage: Callable[..., PageStorage] = PageStorage,
     ) -> None:
         """Open an engine on a model.
 
         max_batched_tokens: tokens computed in one step, at most. max_running: sequences that own pages at once, at
         most. max_waiting: requests that may wait; one more raises QueueFull. num_speculative_tokens: how many tokens to
         guess at each step from what the context says elsewhere (prompt lookup); 0 guesses none. tokenizer: the
-        model's own, if None. poisoned: check every access to a page, slowly (see `kvpaged.poison`). Raises ValueError
-        for a number out of range.
+        model's own, if None. poisoned: check every access to a page, slowly (see `kvpaged.poison`). storage: what opens
+        the pages, called as `PageStorage` is (see `kvpaged.quantised`). Raises ValueError for a number out of range.
         """
         if isinstance(model, str):
             raise TypeError(f"model is {model!r}, a name: load it first, Engine(load_model({model!r}))")
@@ -79,7 +80,7 @@ class Engine:
         if tokenizer is None and model.checkpoint is not None and (model.checkpoint / "tokenizer.json").is_file():
             tokenizer = load_tokenizer(model.checkpoint)
         self.tokenizer = tokenizer
-        self._storage = open_storage(model, num_pages, page_size, kind=PoisonedStorage if poisoned else PageStorage)
+        self._storage = open_storage(model, num_pages, page_size, kind=PoisonedStorage if poisoned else storage)
         self.cache = PagedKVCache(num_pages, page_size, prefix_caching, self._storage, events)
         if isinstance(self._storage, PoisonedStorage):
             self._storage.watch(self.cache)

@@ -8,6 +8,8 @@ The code that is compiled, and what makes it fast, is in `kvpaged.kernel.compile
 # mypy: disallow-untyped-calls=False
 
 import functools
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +26,7 @@ from kvpaged.kernel.compiled import (
 )
 from kvpaged.kernel.team import announced, run
 
+CodedPages = tuple[Tensor, Tensor, bool, Tensor]
 HEAD_DIM_STEP = 16  # head_dim must be a multiple
 _ATTENTION = {torch.float32: attention_float32, torch.float16: attention_float16, torch.bfloat16: attention_bfloat16}
 
@@ -32,26 +35,50 @@ class Plan:
     """How the attention of one forward pass is cut into work items; the same for all layers.
 
     page_tables: int32 [S, max_pages]; seq_lens: int32 [S], tokens of each sequence; query_lens: int32 [S], how many of
-    them, the last ones, are queries.
+    them, the last ones, are queries. by_page: whether a query reads the page that it stands in otherwise than those
+    before.
 
     Raises ValueError for a length that does not fit, IndexError for a page that does not exist.
     """
 
     def __init__(
-        self, page_tables: Tensor, seq_lens: Tensor, query_lens: Tensor, num_pages: int, page_size: int
+        self,
+        page_tables: Tensor,
+        seq_lens: Tensor,
+        query_lens: Tensor,
+        num_pages: int,
+        page_size: int,
+        by_page: bool = False,
     ) -> None:
         self.page_tables = page_tables.contiguous()
         tables, lengths, counts = self.page_tables.numpy(), seq_lens.numpy(), query_lens.numpy()
-        most = count_items(tables, lengths, counts, num_pages, page_size)
+        most = count_items(tables, lengths, counts, num_pages, page_size, by_page)
         if most < 0:
             sequence = -1 - most
             _refuse(sequence, tables[sequence].tolist(), lengths[sequence], counts[sequence], num_pages, page_size)
         self.items = np.empty((most, 4), dtype=np.int64)
         self.members = np.empty((most, QUERIES), dtype=np.int64)
         self.first_partial = np.empty(counts.sum() + 1, dtype=np.int64)
-        self.num_items = plan(tables, lengths, counts, page_size, self.items, self.members, self.first_partial)
+        self.num_items = plan(tables, lengths, counts, page_size, by_page, self.items, self.members, self.first_partial)
         self.num_partials = int(self.first_partial[-1])
         self.num_pairs = int(lengths.astype(np.int64) @ counts)  # of a query and a token, about
+
+
+def attention_on_codes(plan: Plan, query: Tensor, keys: CodedPages, values: CodedPages, tail_of: Tensor) -> Tensor:
+    """The same as `attention` on pages that hold codes: to the bit what it makes of the numbers read back.
+
+    keys, values: codes, uint8 [num_pages, num_kv_heads, page_size, bytes]; steps, float32 [num_pages, num_kv_heads,
+    page_size], or [..., head_dim] where they are those of channels; whether they are; and tails, float32 [tails,
+    num_kv_heads, page_size, head_dim]. tail_of: int32 [num_pages], where among the tails a page also stands, or -1: a
+    query that stands in the page reads it there. The plan is made `by_page`.
+    """
+    codes, *_ = keys
+    integers = [8 * codes.shape[3] // query.shape[2], tail_of.data_ptr()]
+    for codes, steps, by_channel, tails in (keys, values):
+        integers += [codes.data_ptr(), steps.data_ptr(), by_channel, tails.data_ptr()]
+    coded = np.array(integers, dtype=np.int64)
+    # The addresses of pages in float32 are not looked at.
+    return _attend(plan, query, codes.shape[:3], attention_float32, [coded.ctypes.data] * 3)
 
 
 def attention(plan: Plan, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
@@ -64,8 +91,14 @@ def attention(plan: Plan, query: Tensor, keys: Tensor, values: Tensor) -> Tensor
 
     Raises ValueError for a head_dim that does not fit; nothing is read then.
     """
+    return _attend(plan, query, keys.shape[:3], _ATTENTION[keys.dtype], [keys.data_ptr(), values.data_ptr(), 0])
+
+
+def _attend(
+    plan: Plan, query: Tensor, pages: Sequence[int], kernel: Callable[[Any], None], addresses: Sequence[int]
+) -> Tensor:
+    """pages: how many, their kv heads and slots. addresses: of K, of V, and of what tells of codes."""
     num_queries, heads, head_dim = query.shape
-    num_pages, num_kv_heads, page_size, _ = keys.shape
     if head_dim % HEAD_DIM_STEP:
         raise ValueError(
             f"head_dim is {head_dim}; the kernel needs a multiple of {HEAD_DIM_STEP}: use backend='gather'"
@@ -76,11 +109,10 @@ def attention(plan: Plan, query: Tensor, keys: Tensor, values: Tensor) -> Tensor
         return output.to(query.dtype)
     partial = torch.empty(plan.num_partials, heads, head_dim + 2)
     run(
-        _ATTENTION[keys.dtype],
+        kernel,
         plan.num_pairs * heads * head_dim,
         queries.data_ptr(),
-        keys.data_ptr(),
-        values.data_ptr(),
+        *addresses[:2],
         output.data_ptr(),
         partial.data_ptr(),
         plan.page_tables.data_ptr(),
@@ -90,12 +122,11 @@ def attention(plan: Plan, query: Tensor, keys: Tensor, values: Tensor) -> Tensor
         num_queries,
         heads,
         head_dim,
-        num_pages,
-        num_kv_heads,
-        page_size,
+        *pages,
         *plan.page_tables.shape,
         plan.num_items,
         plan.num_partials,
+        addresses[2],
     )
     return output if query.dtype == torch.float32 else output.to(query.dtype)
 

@@ -45,6 +45,7 @@ LOG2_E = 1 / math.log(2)
 # Vector instructions. AVX-512 has 32 registers of 16 floats; elsewhere 8 floats keep the accumulators in registers.
 LANES = 16 if llvmlite.binding.get_host_cpu_features().get("avx512f") else 8
 PHASES, ARGUMENTS = 5, 20  # at most, of what runs in threads
+CODED = 10  # integers that say where codes are, see `_read_block`
 PHASE = 16  # bytes: how many items are taken, how many are done
 BLOCK_SIZE = 2 * PHASES + ARGUMENTS
 OUTPUTS = 64  # of a linear layer, for two panels of tokens: one work item
@@ -57,7 +58,7 @@ _FLOAT_BYTES, _ADDRESS_BYTES, LINE_BYTES = 4, 8, 64
 
 
 @njit(cache=True, nogil=True)
-def count_items(page_tables, seq_lens, query_lens, num_pages, page_size):
+def count_items(page_tables, seq_lens, query_lens, num_pages, page_size, by_page):
     """How many work items `plan` may need; or -1 - s if sequence s does not fit."""
     num_items = 0
     for sequence in range(len(seq_lens)):
@@ -67,15 +68,17 @@ def count_items(page_tables, seq_lens, query_lens, num_pages, page_size):
         for index in range((length - 1) // page_size + 1):
             if not 0 <= page_tables[sequence, index] < num_pages:
                 return -1 - sequence
-        num_items += ((num_queries - 1) // QUERIES + 1) * ((length - 1) // SPLIT + 1)
+        runs = (num_queries - 1) // QUERIES + 1 + by_page * ((num_queries - 1) // page_size + 1)
+        num_items += runs * ((length - 1) // SPLIT + 1)
     return num_items
 
 
 @njit(cache=True, nogil=True)
-def plan(page_tables, seq_lens, query_lens, page_size, items, members, first_partial):
+def plan(page_tables, seq_lens, query_lens, page_size, by_page, items, members, first_partial):
     """Cut attention into work items: up to QUERIES queries, and one split of the tokens that all of them read.
 
-    They are consecutive queries of one sequence, or the lone queries of sequences that hold the same pages there.
+    They are consecutive queries of one sequence, or the lone queries of sequences that hold the same pages there. With
+    `by_page` they stand in one page, or all behind what the item reads: a page may read otherwise from within.
     items: [most, 4], filled with (a sequence that holds the pages, queries, first query's position, split). members:
     [most, QUERIES], the queries' numbers. first_partial: [queries + 1], where a query's splits begin among those of all
     queries that see several. Returns the number of items.
@@ -84,11 +87,14 @@ def plan(page_tables, seq_lens, query_lens, page_size, items, members, first_par
     first_partial[0] = 0
     for sequence in range(len(seq_lens)):
         length, num_queries = seq_lens[sequence], query_lens[sequence]
-        for first in range(0, num_queries, QUERIES):
+        first = 0
+        while first < num_queries:
             queries, position = min(QUERIES, num_queries - first), length - num_queries + first
+            if by_page:
+                queries = min(queries, page_size - position % page_size)
             for split in range((position + queries - 1) // SPLIT + 1):
-                if num_queries == 1 and position + 1 >= (split + 1) * SPLIT:
-                    item = _shared(page_tables, sequence, split, page_size, items, num_items)
+                if num_queries == 1 and _alike(position, page_size, by_page) >= (split + 1) * SPLIT:
+                    item = _shared(page_tables, sequence, split, page_size, by_page, items, num_items)
                     if item >= 0:
                         members[item, items[item, 1]] = query
                         items[item, 1] += 1
@@ -98,6 +104,7 @@ def plan(page_tables, seq_lens, query_lens, page_size, items, members, first_par
                 for q in range(queries):
                     members[num_items, q] = query + first + q
                 num_items += 1
+            first += queries
         for position in range(length - num_queries, length):
             splits = position // SPLIT + 1
             first_partial[query + 1] = first_partial[query] + (splits if splits > 1 else 0)
@@ -106,11 +113,18 @@ def plan(page_tables, seq_lens, query_lens, page_size, items, members, first_par
 
 
 @njit(cache=True, nogil=True)
-def _shared(page_tables, sequence, split, page_size, items, num_items):
+def _alike(position, page_size, by_page):
+    """How many tokens a query reads as every other query reads them: all, or those before its own page."""
+    return position // page_size * page_size if by_page else position + 1
+
+
+@njit(cache=True, nogil=True)
+def _shared(page_tables, sequence, split, page_size, by_page, items, num_items):
     """The item that reads the same pages for this whole split, and has room for one more lone query; or -1."""
     first, stop = split * SPLIT // page_size, ((split + 1) * SPLIT - 1) // page_size + 1
     for item in range(num_items):
-        if items[item, 3] == split and items[item, 1] < QUERIES and items[item, 2] + 1 >= (split + 1) * SPLIT:
+        alike = _alike(items[item, 2], page_size, by_page)
+        if items[item, 3] == split and items[item, 1] < QUERIES and alike >= (split + 1) * SPLIT:
             other, index = items[item, 0], first
             while index < stop and page_tables[other, index] == page_tables[sequence, index]:
                 index += 1
@@ -140,9 +154,13 @@ def attend(
     num_sequences,
     max_pages,
     num_items,
+    coded_at,
     empty,
 ):
     """Attention of all queries, as far as nobody else takes their items.
+
+    coded_at: 0, or the address of what `_read_block` needs of pages that hold codes. Their numbers are read back block
+    by block, one kv head at a time, and used from there as others from their pages.
 
     A query that sees one split goes to the output; what others get of each split goes to `partial`, unscaled, with its
     maximum and sum.
@@ -164,8 +182,11 @@ def attend(
     scaled = np.empty((most, head_dim), np.float32)
     scores = np.empty((most, TILE), np.float32)
     weighted = np.empty((most, head_dim), np.float32)
-    rows = np.empty(SPLIT + 2 * BLOCK, np.int64)
+    rows = np.empty(SPLIT + 4 * BLOCK, np.int64)  # the last 2 * BLOCK: of `block`
     last_rows = np.empty(2 * BLOCK, np.int64)
+    block = np.empty((BLOCK, head_dim), np.float32)
+    for i in range(2 * BLOCK):
+        rows[SPLIT + 2 * BLOCK + i] = i % BLOCK * row_bytes
     scaled_at, scores_at = scaled.ctypes.data, scores.ctypes.data
     weighted_at, rows_at, last_rows_at = weighted.ctypes.data, rows.ctypes.data, last_rows.ctypes.data
     largest = np.empty(most, np.float32)
@@ -199,10 +220,15 @@ def attend(
         for tile in range(0, count, TILE):
             filled = min(TILE, count - tile)
             for token in range(0, filled, BLOCK):
-                tokens_at = rows_at + (tile + token) * _ADDRESS_BYTES
+                tokens_at = rows_at + (SPLIT + 2 * BLOCK if coded_at else tile + token) * _ADDRESS_BYTES
                 blind = max(0, tile + token + 1 - seen)  # queries that see nothing of this block
                 for kv_head in range(num_kv_heads):
                     base = keys.ctypes.data + kv_head * head_bytes
+                    if coded_at:
+                        base = _read_block(
+                            coded_at, 0, page_tables[sequence], start + tile + token, start + count, position,
+                            kv_head, num_kv_heads, page_size, block,
+                        )  # fmt: skip
                     row = kv_head * width + blind * group
                     end = kv_head * width + width
                     while row < end:
@@ -239,11 +265,16 @@ def attend(
                         total[row] += _exponentiate(s, padded, larger)
 
             for token in range(0, filled, BLOCK):
-                tokens_at = rows_at + (tile + token) * _ADDRESS_BYTES
+                tokens_at = rows_at + (SPLIT + 2 * BLOCK if coded_at else tile + token) * _ADDRESS_BYTES
                 blind = max(0, tile + token + 1 - seen)
                 whole = min(queries, max(0, tile + token + BLOCK - seen))  # the first query that sees the whole block
                 for kv_head in range(num_kv_heads):
                     base = values.ctypes.data + kv_head * head_bytes
+                    if coded_at:
+                        base = _read_block(
+                            coded_at, 1, page_tables[sequence], start + tile + token, start + count, position,
+                            kv_head, num_kv_heads, page_size, block,
+                        )  # fmt: skip
                     row = kv_head * width + whole * group
                     end = kv_head * width + width
                     while row < end:
@@ -265,9 +296,14 @@ def attend(
                 for q in range(blind, whole):
                     visible = seen + q - tile - token
                     for i in range(2 * BLOCK):
-                        last_rows[i] = rows[tile + token + min(i, visible - 1)]
+                        last_rows[i] = rows[(SPLIT + 2 * BLOCK if coded_at else tile + token) + min(i, visible - 1)]
                     for kv_head in range(num_kv_heads):
                         base = values.ctypes.data + kv_head * head_bytes
+                        if coded_at:
+                            base = _read_block(
+                                coded_at, 1, page_tables[sequence], start + tile + token, start + count, position,
+                                kv_head, num_kv_heads, page_size, block,
+                            )  # fmt: skip
                         row = kv_head * width + q * group
                         end = row + group
                         while row < end:
@@ -299,6 +335,65 @@ def attend(
                         output[number, head, d] = weighted[row, d] / total[row]
         _done(phase)
         item = _take(phase)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _read_block(coded_at, which, page_table, first, stop, position, kv_head, num_kv_heads, page_size, block):
+    """Read back a block of tokens from `first` on, of one kv head, as a query at `position` reads it; return where.
+
+    coded_at: the address of `CODED` integers, see `kvpaged.kernel.attention_on_codes`. which: 0 for K, 1 for V.
+    """
+    coded = carray(_pointer(coded_at), (CODED,), np.int64)
+    bits, tail_of_at, head_dim, own = coded[0], coded[1], block.shape[1], position // page_size
+    codes_at, steps_at, by_channel, tails_at = (
+        coded[2 + 4 * which], coded[3 + 4 * which], coded[4 + 4 * which], coded[5 + 4 * which],
+    )  # fmt: skip
+    width, steps = head_dim * bits // 8, head_dim if by_channel else page_size
+    index, slot = first // page_size, first % page_size
+    ahead = first + BLOCK  # request the codes of the next block, which may be anywhere
+    if ahead < stop:
+        head = np.int64(page_table[ahead // page_size]) * num_kv_heads + kv_head
+        row_at = codes_at + (head * page_size + ahead % page_size) * width
+        for at in range(row_at, row_at + min(BLOCK, page_size) * width, LINE_BYTES):
+            _prefetch_to_read(at)
+    done, count = 0, min(BLOCK, stop - first)
+    while done < count:  # the tokens of one page
+        run = min(page_size - slot, count - done)
+        page_id = np.int64(page_table[index])
+        head = page_id * num_kv_heads + kv_head
+        target = np.int64(block.ctypes.data) + done * head_dim * _FLOAT_BYTES
+        tail = np.int64(-1)
+        if index == own:
+            tail = np.int64(carray(_pointer(tail_of_at + page_id * 4), (1,), np.int32)[0])
+        if tail >= 0:
+            row = (tail * num_kv_heads + kv_head) * page_size + slot
+            _copy_bytes(target, tails_at + row * head_dim * _FLOAT_BYTES, run * head_dim * _FLOAT_BYTES)
+        else:
+            row_at = codes_at + (head * page_size + slot) * width
+            step_at = steps_at + (head * steps + (0 if by_channel else slot)) * _FLOAT_BYTES
+            if bits == 8 and by_channel:
+                _read_rows(row_at, run, width, step_at, target, 8, 1)
+            elif bits == 8:
+                _read_rows(row_at, run, width, step_at, target, 8, 0)
+            elif bits == 4 and by_channel:
+                _read_rows(row_at, run, width, step_at, target, 4, 1)
+            elif bits == 4:
+                _read_rows(row_at, run, width, step_at, target, 4, 0)
+            elif by_channel:
+                _read_rows(row_at, run, width, step_at, target, 2, 1)
+            else:
+                _read_rows(row_at, run, width, step_at, target, 2, 0)
+            if width % LANES:
+                codes = carray(_pointer(row_at), (run, width), np.uint8)
+                step = carray(_pointer(step_at), (steps,), np.float32)
+                for i in range(run):
+                    for number in range(head_dim):
+                        if number % width >= width // LANES * LANES:
+                            code = np.int64(codes[i, number % width]) >> number // width * bits & (1 << bits) - 1
+                            whole = np.float32(code - (1 << bits - 1))
+                            block[done + i, number] = whole * step[number if by_channel else i]
+        done, index, slot = done + run, index + 1, 0
+    return np.int64(block.ctypes.data)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -608,9 +703,10 @@ def _attention(block, empty):
     n, heads, head_dim, num_pages, num_kv_heads, page_size, num_sequences, max_pages, num_items, num_partials = (
         a[9], a[10], a[11], a[12], a[13], a[14], a[15], a[16], a[17], a[18],
     )  # fmt: skip
+    coded = a[19]
     attend(
         phases, query, keys, values, output, partial, tables, items, members, first_partial, n, heads, head_dim,
-        num_pages, num_kv_heads, page_size, num_sequences, max_pages, num_items, empty,
+        num_pages, num_kv_heads, page_size, num_sequences, max_pages, num_items, coded, empty,
     )  # fmt: skip
     if num_partials:
         _await(phases, num_items)
@@ -756,8 +852,8 @@ def _fill(number: float) -> ir.Constant:
     return _FLOATS([float(np.float32(number))] * LANES)
 
 
-def _splat(b: ir.IRBuilder, number: ir.Value) -> ir.Value:
-    undefined = _FLOATS(ir.Undefined)
+def _splat(b: ir.IRBuilder, number: ir.Value, vector: ir.VectorType = _FLOATS) -> ir.Value:
+    undefined = vector(ir.Undefined)
     return b.shuffle_vector(b.insert_element(undefined, number, _INT(0)), undefined, _INTS([0] * LANES))
 
 
@@ -956,6 +1052,45 @@ def _weigh_block(_typing, pages, base, row, weights, head_dim, output, group, ah
                     _store(b, b.load(sums[head][c]), output, _element(b, head_dim, head, d, c))
 
     return _emitted(types.void, (pages, base, row, weights, head_dim, output, group, ahead), emit)
+
+
+@intrinsic(prefer_literal=True)
+def _read_rows(_typing, codes, count, width, steps, output, bits, by_channel):
+    """Codes of `count` tokens, `width` bytes each, times their steps: rows of floats, as far as whole vectors go.
+
+    steps: the address of a step for each token, or (by_channel) of one for each number of a row.
+    """
+    num_bits, each = bits.literal_value, by_channel.literal_value
+
+    def emit(b: ir.IRBuilder, values: list[ir.Value]) -> None:
+        codes, count, width, steps, output, _, _ = values
+        part_bytes = b.mul(width, _ADDRESS(_FLOAT_BYTES))  # of the numbers that lie in the same bits
+        with _counting(b, _ADDRESS(0), count, 1) as (row, _):
+            row_at = b.add(codes, b.mul(row, width))
+            to = b.add(output, b.mul(row, b.mul(part_bytes, _ADDRESS(8 // num_bits))))
+            if not each:
+                own = _splat(b, b.load(_at(b, steps, b.mul(row, _ADDRESS(_FLOAT_BYTES)), _FLOAT)))
+            with _counting(b, _ADDRESS(0), b.and_(width, _ADDRESS(-LANES)), LANES) as (at, _):
+                loaded = b.zext(b.load(_at(b, row_at, at, ir.VectorType(ir.IntType(8), LANES)), align=1), _INTS)
+                for part in range(8 // num_bits):
+                    code = b.lshr(loaded, _INTS([part * num_bits] * LANES))
+                    code = b.and_(code, _INTS([(1 << num_bits) - 1] * LANES))
+                    whole = b.sitofp(b.sub(code, _INTS([1 << (num_bits - 1)] * LANES)), _FLOATS)
+                    offset = b.add(b.mul(part_bytes, _ADDRESS(part)), b.mul(at, _ADDRESS(_FLOAT_BYTES)))
+                    step = _load(b, steps, offset) if each else own
+                    _store(b, b.fmul(whole, step), to, offset)
+
+    return _emitted(types.void, (codes, count, width, steps, output, bits, by_channel), emit)
+
+
+@intrinsic
+def _prefetch_to_read(_typing, address):
+    """Request a cache line that will be read soon."""
+
+    def emit(b: ir.IRBuilder, values: list[ir.Value]) -> None:
+        _prefetch(b, values[0], 1)
+
+    return _emitted(types.void, (address,), emit)
 
 
 @intrinsic

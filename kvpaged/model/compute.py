@@ -23,7 +23,7 @@ def open_storage(
     model: LanguageModel,
     num_pages: int,
     page_size: int,
-    kind: type[PageStorage] = PageStorage,
+    kind: Callable[..., PageStorage] = PageStorage,
 ) -> PageStorage:
     """The storage whose pages fit a model's K and V, in its dtype.
 

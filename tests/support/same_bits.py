@@ -12,16 +12,18 @@ import functools
 import hashlib
 import random
 from collections import Counter
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from kvpaged import PagedKVCache
-from kvpaged.attention import PackedAttention
+from kvpaged.attention import attention_on
 from kvpaged.engine import BeamSearchParams, Engine, Params, Request, SamplingParams
 from kvpaged.model import Decoder, ModelConfig, load_model
 from kvpaged.model.compute import open_storage
 from kvpaged.model.fast import fast
+from kvpaged.page import PageStorage
 from kvpaged.page_table import PageTable, pages_for
 from kvpaged.reader import PagedKVReader
 from support.simulation import SimulationFailed
@@ -47,7 +49,9 @@ def model_of(name: str) -> Decoder:
 class BitsEpisode:
     """Everything that one seed makes happen. Raises AssertionError when a bit differs."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, storage: Callable[..., PageStorage] = PageStorage, by_page: bool = False) -> None:
+        """by_page: what a token reads depends on where pages end; the oracle has such pages, and no hit ends in one."""
+        self.storage, self.by_page = storage, by_page
         self.random = choose = random.Random(seed)
         self.model = model_of(choose.choice(("recall", "random", "bfloat16")))
         self.threads = choose.choice((1, 1, 2, 3))
@@ -60,8 +64,9 @@ class BitsEpisode:
             page_size=page_size,
             max_batched_tokens=choose.choice((5, 16, 17, 64, 300, 2048)),
             max_running=choose.randint(3, 12),
-            prefix_caching=choose.random() < 0.7,
+            prefix_caching=choose.random() < 0.7 and not by_page,
             num_speculative_tokens=choose.choice((0, 0, 1, 4)),
+            storage=storage,
         )
         self.beginnings = [self._tokens(choose.randint(1, self.longest)) for _ in range(3)]
         self.requests: list[Request] = []
@@ -121,7 +126,8 @@ class BitsEpisode:
             if not output.tokens:
                 continue
             text = request.prompt_tokens + output.tokens[:-1]
-            logits, keys, values = alone(self.model, text, len(output.tokens))
+            page_size = self.engine.cache.page_size if self.by_page else len(text)
+            logits, keys, values = alone(self.model, text, len(output.tokens), self.storage, page_size)
             expected = hashlib.blake2b(logits.numpy().tobytes(), digest_size=8).hexdigest()
             assert output.logits_hash == expected, f"other logits behind {output.tokens} after {request.prompt_tokens}"
             self.counts["rows of logits"] += len(logits)
@@ -135,13 +141,17 @@ class BitsEpisode:
                         self.counts["numbers of K and V"] += found.numel()
 
 
-def alone(model: Decoder, text: list[int], wanted: int) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    """The last `wanted` rows of logits of a text, and its K and V in each layer: one pass, one page, nobody else."""
-    storage = open_storage(model, 1, len(text))
-    sequence = PagedKVCache(1, len(text), prefix_caching=False, storage=storage).sequence(text)
+def alone(
+    model: Decoder, text: list[int], wanted: int, kind: Callable[..., PageStorage], page_size: int
+) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """The last `wanted` rows of logits of a text, and its K and V in each layer: one pass, nobody else."""
+    num_pages = pages_for(len(text), page_size)
+    storage = open_storage(model, num_pages, page_size, kind)
+    sequence = PagedKVCache(num_pages, page_size, prefix_caching=False, storage=storage).sequence(text)
     slots = torch.tensor(sequence.slot_mapping(0, len(text)))
     lengths = torch.tensor([len(text)], dtype=torch.int32)
-    attention = PackedAttention(storage, torch.zeros(1, 1, dtype=torch.int32), lengths, lengths)
+    pages = torch.tensor([sequence.table.page_ids], dtype=torch.int32)
+    attention = attention_on(storage)(storage, pages, lengths, lengths)
 
     def attend(layer: int, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         storage.write(layer, slots, keys, values)

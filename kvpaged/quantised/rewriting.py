@@ -1,0 +1,30 @@
+"""The answer that does not hold: a page's steps grow with its tokens, and each time the page is written again.
+
+It is here to be convicted: `PagedKVCache.check` says which slot was rewritten.
+"""
+
+import torch
+from torch import Tensor
+
+from kvpaged.quantised.codes import quantise
+from kvpaged.quantised.storage import QuantisedStorage
+
+
+class RewritingStorage(QuantisedStorage):
+    """Packs a page again with every token that it gets: breaks the third law, and with it the same bits.
+
+    What an earlier token reads then depends on the tokens behind it: on how many were computed at once, on a guess that
+    was taken back, on what another request wrote behind a beginning that both have.
+    """
+
+    def _store(self, layer: int, pages: Tensor, offsets: Tensor, rows: tuple[Tensor, Tensor]) -> None:
+        for page_id in set(pages.tolist()):
+            named = pages == page_id
+            first = int(offsets[named].min())
+            before = self._read_slots(layer, torch.full((first,), page_id), torch.arange(first))
+            for which, (known, numbers) in enumerate(zip(before, rows, strict=True)):
+                page = torch.zeros(self.page_size, *numbers.shape[1:])
+                page[:first], page[offsets[named]] = known, numbers[named]
+                dim = -1 if self.sharing[which] == "token" else -2
+                codes, steps = quantise(page.transpose(0, 1), self.bits, dim)
+                self.codes[which][layer][page_id], self.steps[which][layer][page_id] = codes, steps

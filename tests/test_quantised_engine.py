@@ -1,0 +1,161 @@
+"""Requests on pages of fewer bits: right answers, and the bits that each gets alone on such pages."""
+
+import functools
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+
+from kvpaged.engine import Engine, SamplingParams
+from kvpaged.engine.output import CompletionOutput
+from kvpaged.model import load_model
+from kvpaged.page import PageStorage
+from kvpaged.poison import NAN, PoisonedStorage, PoisonError
+from kvpaged.quantised import QuantisedStorage, RewritingStorage, TailStorage, TokenStorage
+from kvpaged.recall.text import make_stories, make_story
+from support.same_bits import BitsEpisode
+
+Open = Callable[..., PageStorage]
+MODEL = load_model("recall")
+GREEDY = SamplingParams(temperature=0, max_tokens=6, hash_logits=True)
+STORIES = make_stories(10, 12)
+PROMPTS = [story.text + story.questions[0].prompt for story in STORIES]
+
+
+class Poisoned(PoisonedStorage, QuantisedStorage):
+    """Where pages hold codes, it is steps and tails that can be no numbers."""
+
+    def _spoil(self, page_id: int, first_slot: int) -> None:
+        for steps, sharing in zip(self.steps, self.sharing, strict=True):
+            if sharing == "token":
+                steps[:, page_id, :, first_slot:] = NAN
+            elif not first_slot:
+                steps[:, page_id] = NAN
+        if self.tail_of[page_id] >= 0:
+            self.tails[:, :, self.tail_of[page_id], :, first_slot:] = NAN
+        self._digests[:, page_id, first_slot:] = 0
+
+
+class PoisonedTokens(Poisoned, TokenStorage):
+    pass
+
+
+class PoisonedTails(Poisoned, TailStorage):
+    pass
+
+
+def serve(storage: Open, prompts: list[str], params: SamplingParams = GREEDY, **options: int) -> list[CompletionOutput]:
+    """All continuations, with the laws checked after every step."""
+    engine = Engine(MODEL, **{"num_pages": 512} | options, storage=storage)
+    requests = [engine.submit(prompt, params) for prompt in prompts]
+    while engine.num_unfinished:
+        engine.step()
+        engine.check()
+    return [branch for request in requests for branch in engine.output(request).outputs]
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("answer", [TokenStorage, TailStorage])
+def test_stories_are_recalled_from_pages_of_fewer_bits(answer: Open, bits: int) -> None:
+    said = [output.text for output in serve(functools.partial(answer, bits=bits), PROMPTS)]
+    assert all(text.startswith(story.questions[0].answer) for text, story in zip(said, STORIES, strict=True))
+
+
+def test_with_two_bits_keys_by_channel_are_recalled_better() -> None:
+    stories = [make_story(24, seed=seed) for seed in range(20)]
+    prompts = [story.text + story.questions[0].prompt for story in stories]
+    right = []
+    for answer in (TokenStorage, TailStorage):
+        said = [output.text for output in serve(functools.partial(answer, bits=2), prompts)]
+        right.append(sum(map(str.startswith, said, [story.questions[0].answer for story in stories])))
+    assert right[0] + 4 < right[1] < len(stories)
+
+
+@pytest.mark.parametrize(
+    ("storage", "by_page"),
+    [
+        (functools.partial(TokenStorage, bits=4), False),
+        (functools.partial(TokenStorage, bits=8), False),
+        (functools.partial(TailStorage, bits=4), True),
+        (functools.partial(TailStorage, bits=2, keys="token", values="channel"), True),
+    ],
+)
+def test_requests_get_the_bits_in_engines_of_any_shape_that_they_get_alone(storage: Open, by_page: bool) -> None:
+    """Copies, guesses, forks, preemption; and, where pages do not matter, hits to the token."""
+    counts: Counter[str] = Counter()
+    for seed in range(8):
+        counts += BitsEpisode(seed, storage, by_page).run(num_requests=12)
+    assert counts["rows of logits"] > 300
+    for what in ("preempted", "guesses that came true", "copies"):
+        assert counts[what] > 5, what
+    assert (counts["tokens found in the cache"] > 100) == (not by_page)
+
+
+def test_rewriting_pages_change_the_bits_of_a_request_with_its_company() -> None:
+    storage = functools.partial(RewritingStorage, bits=4)
+    alone = [serve_unchecked(storage, [prompt], max_batched_tokens=512)[0] for prompt in PROMPTS[:4]]
+    together = serve_unchecked(storage, PROMPTS[:4], max_batched_tokens=37)
+    assert [output.logits_hash for output in alone] != [output.logits_hash for output in together]
+
+
+def serve_unchecked(storage: Open, prompts: list[str], **options: int) -> list[CompletionOutput]:
+    outputs = Engine(MODEL, 512, storage=storage, **options).generate(prompts, GREEDY)
+    return [output.outputs[0] for output in outputs]
+
+
+def test_rewriting_pages_are_convicted_in_the_engine() -> None:
+    with pytest.raises(AssertionError, match=r"law 3: slot \d+ of page \d+ reads otherwise"):
+        serve(functools.partial(RewritingStorage, bits=4), PROMPTS[:2], max_batched_tokens=37)
+
+
+def test_whole_pages_found_in_the_cache_give_the_bits_of_a_request_alone() -> None:
+    """Tokens 0 to 95 are told once; each asks another question then."""
+    storage = functools.partial(TailStorage, bits=4)
+    text = STORIES[0].text
+    prompts = [text + f" {asker} looks for the {STORIES[0].facts[1].thing}" for asker in ("Cy", "Ada", "Bo", "Amy")]
+    engine = Engine(MODEL, 64, storage=storage)
+    first, *others = [engine.generate(prompt, GREEDY)[0] for prompt in prompts]
+    alone = [serve_unchecked(storage, [prompt])[0] for prompt in prompts]
+    assert [output.num_cached_tokens for output in others] == [96, 96, 96]
+    assert [output.outputs[0].logits_hash for output in (first, *others)] == [each.logits_hash for each in alone]
+    engine.check()
+
+
+def test_a_hit_that_ends_inside_a_finished_page_gives_the_bits_of_a_request_alone_only_without_tails() -> None:
+    """Alone, a request would read the beginning of that page exact; its exact numbers are gone."""
+    story = STORIES[0]
+    longer = story.text + story.questions[0].text
+    other = " ".join(fact.text for fact in story.facts[:5]) + " Who hid the " + story.facts[0].thing + "?"
+    for answer, same in ((TokenStorage, True), (TailStorage, False)):
+        storage = functools.partial(answer, bits=4)
+        engine = Engine(MODEL, 64, storage=storage)
+        engine.generate(longer, GREEDY)
+        [found] = engine.generate(other, GREEDY)
+        assert found.num_cached_tokens == 40
+        [alone] = serve_unchecked(storage, [other])
+        assert (found.outputs[0].logits_hash == alone.logits_hash) == same
+        assert found.outputs[0].text == alone.text
+        engine.check()
+
+
+@pytest.mark.parametrize("kind", [PoisonedTokens, PoisonedTails])
+def test_nothing_is_misused_on_poisoned_pages_of_fewer_bits(kind: Open) -> None:
+    storage = functools.partial(kind, bits=4)
+    params = SamplingParams(temperature=0.8, seed=3, n=3, max_tokens=12, ignore_eos=True, hash_logits=True)
+    plain = serve(functools.partial(kind.__mro__[3], bits=4), PROMPTS[:4], params, prefix_caching=False)
+    tight = serve(storage, PROMPTS[:4], params, num_pages=20, num_speculative_tokens=2, prefix_caching=False)
+    assert [output.logits_hash for output in tight] == [output.logits_hash for output in plain]
+
+
+def test_a_computed_slot_cannot_be_written_again() -> None:
+    engine = Engine(MODEL, 8, storage=functools.partial(PoisonedTails, bits=4))
+    sequence = engine.cache.sequence([5, 6, 7])
+    shape = (1, MODEL.config.num_kv_heads, MODEL.config.head_dim)
+    rows = PageStorage(1, 1, 1, *shape[1:]).keys(0)[0].transpose(0, 1)
+    storage = engine.cache.storage
+    assert isinstance(storage, PageStorage)
+    for layer in range(2):
+        storage.write(layer, sequence.slot_mapping(0, 3), rows.expand(3, -1, -1), rows.expand(3, -1, -1))
+    sequence.mark_computed()
+    with pytest.raises(PoisonError, match="law 3"):
+        storage.write(0, sequence.slot_mapping(1, 2), rows, rows)
