@@ -29,7 +29,10 @@ from kvpaged.figures import (
 )
 from kvpaged.figures.chart import written
 from kvpaged.figures.language import COLOURS, listed, owner_colour, owner_name, ranges
+from kvpaged.figures.page_map import draw_pages
+from kvpaged.figures.page_view import PageView, Use
 from kvpaged.figures.picture import inline_pictures, stylesheet
+from kvpaged.figures.prefix_trie import Root, TriePage, draw_trie
 from kvpaged.figures.svg import shortened, text_width
 from kvpaged.lab.contiguous import ContiguousAllocator
 
@@ -247,6 +250,22 @@ def test_the_trie_shows_each_salt_at_its_own_root():
     for salt in (None, "tenant"):
         cache.sequence(range(4), salt).mark_computed()
     assert "salt tenant" in prefix_trie(cache).inline()
+
+
+def test_a_trie_can_be_drawn_of_a_list_of_pages_with_twins_in_it():
+    pages = [TriePage(PageView(number, cached=1, ref_count=1), [7], Root(None)) for number in (4, 5)]
+    pages.append(TriePage(PageView(6, cached=1, ref_count=1), [8], 1))
+    shown = draw_trie(pages, page_size=1)
+    assert repr(shown).endswith("Under the root, page 4: 7. Under the root, page 5: 7. Under page 5, page 6: 8.")
+    assert shown.inline().count(">root<") == 1
+
+
+def test_a_map_can_show_what_stands_in_the_slots():
+    views = [PageView(0, {"A": Use(1, 1)}, ref_count=1), PageView(1)]
+    shown = draw_pages(views, page_size=2, words={0: ["12", ""]})
+    assert repr(shown).endswith("Page 0 holds 12.")
+    assert ">12<" in shown.inline()
+    assert shown.width > draw_pages(views, page_size=2).width
 
 
 def test_the_sharing_map_draws_a_shared_page_once(story):

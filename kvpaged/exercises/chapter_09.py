@@ -8,7 +8,7 @@ from typing import Any
 
 from kvpaged import mini
 from kvpaged.exercises.exercise import Build, Case, Function, Predict, Question, Seen, outcome
-from kvpaged.exercises.small_cache import draw_memory, keep_alone, memory, see_memory, text, write_last
+from kvpaged.exercises.small_cache import compute_last, draw_memory, keep_alone, memory, see_memory, text
 from kvpaged.figures.language import count_of
 from kvpaged.figures.picture import Picture
 
@@ -65,7 +65,7 @@ def _family(chance: Random, size: int, spare: int) -> tuple[str, Callable[[], di
             family["B"] = mini.fork(family["A"])
         return family
 
-    words = [f"pages of {page_size}, {num_pages} in the pool", f"A has {count_of(length, 'token')}"]
+    words = [f"{count_of(num_pages, 'page')} of {page_size}", f"A has {count_of(length, 'token')}"]
     words += ["B is a fork of A"] * forked
     words += ["the trie owns A's full pages"] * (cached and length >= page_size)
     words += ["the trie owns a page that nobody uses"] * bool(strange)
@@ -83,7 +83,7 @@ def _appends(chance: Random, size: int) -> Case:
             answer = outcome(append, family[name], token, refusals=_REFUSALS)
             came.append(answer.get("it raised", "done"))
             if "it raised" not in answer:
-                write_last(family[name])
+                compute_last(family[name])
         return came, family
 
     def run(append: Function) -> Seen:
@@ -154,7 +154,7 @@ def _truncations(chance: Random, size: int) -> Case:
         truncate(family["A"], length)
         if more:
             mini.append(family["A"], 50)
-            write_last(family["A"])
+            compute_last(family["A"])
         return family
 
     def run(truncate: Function) -> Seen:

@@ -8,7 +8,7 @@ from typing import Any
 
 from kvpaged import mini
 from kvpaged.exercises.exercise import Build, Case, Function, Predict, Question, Seen
-from kvpaged.exercises.small_cache import draw_memory, memory, see_pool, see_trie
+from kvpaged.exercises.small_cache import compute, draw_memory, memory, see_pool, see_trie
 from kvpaged.figures.language import count_of
 from kvpaged.figures.picture import Picture
 
@@ -83,7 +83,9 @@ class _Server:
         """A request that runs."""
         request = self.come(prompt, output)
         request.sequence = mini.begin(self.engine.cache, prompt + output)
-        mini.mark_computed(request.sequence, max(num_computed, request.sequence.num_computed))
+        found = request.sequence.num_computed
+        mini.mark_computed(request.sequence, max(num_computed, found))
+        compute(request.sequence, found, request.sequence.num_computed)
         self.engine.running.append(request)
 
     def wait(self, prompt: list[int], output: list[int]) -> None:

@@ -57,20 +57,25 @@ def keep_alone(cache: mini.Cache, tokens: Sequence[int]) -> None:
         mini.release(cache.pool, page)
 
 
-def write_last(sequence: mini.Sequence) -> None:
-    """Compute the last token: write it into its slot, if the sequence has one for it."""
-    page, slot = divmod(len(sequence.tokens) - 1, sequence.cache.page_size)
-    if 0 <= page < len(sequence.page_table):
-        sequence.cache.storage.pages[sequence.page_table[page]][slot] = sequence.tokens[-1]
+def compute(sequence: mini.Sequence, start: int, stop: int) -> None:
+    """Write tokens start to stop - 1 into their slots, as far as the sequence has slots for them."""
+    for index in range(start, stop):
+        page, slot = divmod(index, sequence.cache.page_size)
+        if page < len(sequence.page_table):
+            sequence.cache.storage.pages[sequence.page_table[page]][slot] = sequence.tokens[index]
+
+
+def compute_last(sequence: mini.Sequence) -> None:
+    """Write the last token into its slot."""
+    compute(sequence, max(0, len(sequence.tokens) - 1), len(sequence.tokens))
 
 
 def text(cache: mini.Cache, tokens: Iterable[int]) -> mini.Sequence:
     """A sequence with these tokens in its slots, and computed, though the trie does not know of them."""
     sequence = mini.Sequence(cache, [], [], 0, None)
-    for token in tokens:
-        mini.append(sequence, token)
-        write_last(sequence)
+    mini.append(sequence, *tokens)
     sequence.num_computed = len(sequence.tokens)
+    compute(sequence, 0, sequence.num_computed)
     return sequence
 
 
@@ -122,14 +127,19 @@ def see_memory(cache: mini.Cache, sequences: Named) -> Seen:
 
 
 def draw_memory(cache: mini.Cache, sequences: Named) -> Picture:
-    """Every page of a small memory, with its owners."""
+    """Every page of a small memory, with its owners, and what stands in its slots."""
     views = _views(cache)
     for name, sequence in sequences.items():
         length = len(sequence.tokens)
         for index, page in enumerate(sequence.page_table):
             use = use_of_page(index, length, min(length, sequence.num_computed), cache.page_size)
             views[page].uses[name] = Use(max(0, use.tokens), use.computed)  # a wrong table may have a page too many
-    return draw_pages(views, cache.page_size)
+    held = {
+        page: ["" if token is None else str(token) for token in slots]
+        for page, slots in enumerate(cache.storage.pages)
+        if cache.pool.ref_counts[page] and any(token is not None for token in slots)
+    }
+    return draw_pages(views, cache.page_size, words=held)
 
 
 def draw_small_trie(cache: mini.Cache) -> Picture:

@@ -1,10 +1,10 @@
 """The pool as a grid of pages: who owns each, which slots are in use, what is free, what the prefix cache keeps."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from kvpaged.cache import PagedKVCache
 from kvpaged.figures.language import Owner, count_of, listed, owner_name, pages_named
-from kvpaged.figures.page_shape import PageShape
+from kvpaged.figures.page_shape import PageShape, slot_width_for
 from kvpaged.figures.page_view import PageView, pages_of
 from kvpaged.figures.picture import Picture
 from kvpaged.page_pool import PagePool
@@ -31,19 +31,37 @@ def page_map(
     return draw_pages(pages, page_size, per_row, counting_tokens=not isinstance(memory, PagePool))
 
 
-def draw_pages(pages: list[PageView], page_size: int, per_row: int = 10, counting_tokens: bool = True) -> Picture:
-    """Draw these pages in rows."""
-    shape = PageShape(page_size)
+def draw_pages(
+    pages: list[PageView],
+    page_size: int,
+    per_row: int = 10,
+    counting_tokens: bool = True,
+    words: Mapping[int, Sequence[str]] | None = None,
+) -> Picture:
+    """Draw these pages in rows. words: what stands in the slots of a page, by its id."""
+    shape, words = PageShape(page_size), words or {}
+    if words:
+        shape = PageShape(page_size, slot_width_for([word for each in words.values() for word in each]), 20)
     drawing = "".join(
-        shape.draw(1 + index % per_row * (shape.width + _GAP), 1 + index // per_row * (shape.height + _GAP), page)
+        shape.draw(
+            1 + index % per_row * (shape.width + _GAP),
+            1 + index // per_row * (shape.height + _GAP),
+            page,
+            words.get(page.page_id, ()),
+        )
         for index, page in enumerate(pages)
     )
+    held = [
+        f" Page {page.page_id} holds {' '.join(filter(None, words[page.page_id]))}."
+        for page in pages
+        if page.page_id in words
+    ]
     columns, rows = min(per_row, len(pages)), -(-len(pages) // per_row)
     return Picture(
         drawing,
         columns * (shape.width + _GAP) - _GAP + 2,
         rows * (shape.height + _GAP) - _GAP + 2,
-        describe_pages(pages, page_size, counting_tokens),
+        describe_pages(pages, page_size, counting_tokens) + "".join(held),
     )
 
 

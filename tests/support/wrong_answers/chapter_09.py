@@ -152,7 +152,7 @@ WRONG = {
         (lazy, "page table of C"),
     ],
     "9.5": [
-        (without_a_copy, "page table of A"),
+        (without_a_copy, "what came of the calls"),
         (the_token_first, "tokens of A"),
         (an_empty_copy, "what A reads"),
         (without_eviction, "what came of the calls"),
