@@ -108,19 +108,23 @@ class Paging:
         """Begin a sequence, if there are pages for what is known."""
         if pages_for(job.known, self.cache.page_size) > self.cache.pool.num_free:
             return None
-        return _Paged(self.cache.sequence([0] * job.known))
+        return PagedRoom(self.cache.sequence([0] * job.known))
 
 
-class _Paged:
+class PagedRoom:
+    """The pages of one running request: one more when the last is full."""
+
     def __init__(self, sequence: Sequence) -> None:
         self.sequence = sequence
 
     @property
     def held(self) -> int:
+        """Slots of its pages."""
         table = self.sequence.table
         return len(table.page_ids) * table.page_size
 
     def grow(self) -> bool:
+        """Take a slot, and a page if there is none left; False if no page is free."""
         try:
             self.sequence.append(0)
         except OutOfPages:
@@ -128,6 +132,7 @@ class _Paged:
         return True
 
     def leave(self) -> None:
+        """Give the pages back."""
         self.sequence.release()
 
 
@@ -164,7 +169,7 @@ def serve(memory: Memory, lengths: Iterable[tuple[int, int]]) -> Occupancy:
     tokens: list[int] = []  # that each of the running has slots for
     totals, departed = Occupancy(), False
     while waiting:
-        room_for_more = _grow_all(running, tokens, waiting, totals)
+        room_for_more = grow_all(running, tokens, waiting, totals)
         while room_for_more and waiting and (room := memory.admit(waiting[0])) is not None:
             running.append(_Running(waiting.popleft(), room))
             tokens.append(running[-1].job.known)
@@ -186,7 +191,7 @@ def _too_long(job: Job, memory: Memory) -> str:
     return f"a request of {job.final} tokens does not fit into {memory.num_slots} slots; give it more, or leave it out"
 
 
-def _grow_all(running: list[_Running], tokens: list[int], waiting: deque[Job], totals: Occupancy) -> bool:
+def grow_all(running: list[_Running], tokens: list[int], waiting: deque[Job], totals: Occupancy) -> bool:
     """Give each a slot for the token that it generated last; return whether nobody had to go."""
     index, preemptions = 0, 0
     while index < len(running):
