@@ -3,9 +3,12 @@
 import ast
 import json
 import re
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -22,20 +25,33 @@ BUILDS = [each for each in exercises() if isinstance(each, Build)]
 PREDICTIONS = [each for each in exercises() if isinstance(each, Predict)]
 
 
-def cells(tag: str) -> dict[str, str]:
-    """The cells of the book with that tag, by the number of the exercise that they check."""
+def cells(*tags: str) -> dict[str, str]:
+    """The cells of the book with these tags, by the number of the exercise that they check."""
     found: dict[str, str] = {}
     for path in sorted(CHAPTERS.glob("*.ipynb")):
         for cell in read(path).cells:
-            if tag in cell.metadata.get("tags", []):
+            if {*tags} <= {*cell.metadata.get("tags", [])}:
                 number = CHECKED.search(cell.source)
                 assert number, f"nothing is checked in this cell of {path.name}:\n{cell.source}"
-                assert number[1] not in found, f"{number[1]} has two cells tagged {tag}"
+                assert number[1] not in found, f"{number[1]} has two cells tagged {tags}"
                 found[number[1]] = cell.source
     return found
 
 
 STUBS, SOLUTIONS = cells("exercise"), cells("solution")
+
+
+def explained() -> dict[str, str]:
+    """What stands folded away behind the stub of each exercise that has no solution in code."""
+    found = {}
+    for path in sorted(CHAPTERS.glob("*.ipynb")):
+        for cell, following in pairwise(read(path).cells):
+            if "exercise" in cell.metadata.get("tags", []) and following.cell_type == "markdown":
+                found[CHECKED.search(cell.source)[1]] = following.source.partition("</details>")[0]  # type: ignore[index]
+    return found
+
+
+EXPLAINED = explained()
 
 
 def run(source: str) -> Any:
@@ -79,6 +95,26 @@ def test_there_are_enough_of_each_kind_and_no_number_comes_twice() -> None:
 @pytest.mark.parametrize("exercise", BUILDS, ids=numbered)
 def test_the_solution_in_the_book_passes(exercise: Build) -> None:
     assert run(SOLUTIONS[exercise.number]).passed
+
+
+WITHOUT_TORCH = """
+import json, sys, types
+sys.modules["numpy"] = None
+torch = sys.modules["torch"] = types.ModuleType("torch")
+torch.no_grad = lambda: lambda function: function  # what the small engine asks for when it is imported
+for cell in json.load(sys.stdin):
+    names = {"__name__": "reader"}
+    before, _, last = cell.rpartition("\\n")
+    exec(before, names)
+    assert eval(last, names).passed == ("keep_it=False" in last), cell
+"""
+
+
+def test_a_cell_that_is_live_needs_neither_numpy_nor_torch() -> None:
+    live = cells("exercise", "live")
+    sources = [*live.values(), *(SOLUTIONS[number] for number in live if number in SOLUTIONS)]
+    asked = subprocess.run([sys.executable, "-c", WITHOUT_TORCH], input=json.dumps(sources), text=True, check=False)
+    assert asked.returncode == 0
 
 
 @pytest.mark.parametrize("exercise", exercises(), ids=numbered)
@@ -135,6 +171,19 @@ def test_the_right_value_passes_and_another_does_not_however_often_one_asks(
         for wrong in others(question.answer):
             assert not check(exercise.number, wrong).passed
     assert len(asked) > 3, "it asks the same again"
+
+
+@pytest.mark.parametrize("exercise", PREDICTIONS, ids=numbered)
+def test_the_answer_to_the_first_question_is_the_one_that_the_book_explains(exercise: Predict) -> None:
+    words = re.findall(r"[-−]?[\w,]*\w", EXPLAINED[exercise.number])
+    said = {word.replace(",", "").replace("−", "-") for word in words}
+    for each in parts(exercise.instance(Random(f"{exercise.number}/1")).answer):
+        assert str(each) in said
+
+
+def parts(answer: Any) -> list[Any]:
+    """The numbers and words that an answer consists of."""
+    return [part for each in answer for part in parts(each)] if isinstance(answer, tuple | list) else [answer]
 
 
 def others(answer: Any) -> list[Any]:

@@ -28,7 +28,7 @@ def _memory(chance: Random, size: int) -> Case:
     """So many bytes, and a model."""
     page_size, layers, kv_heads, dim = (chance.randint(1, size) for _ in range(4))
     number = chance.choice([1, 2, 4])
-    num_bytes = chance.randint(0, 2 * size) * 2 * page_size * layers * kv_heads * dim * number + chance.randint(0, 9)
+    num_bytes = chance.randint(1, 2 * size) * 2 * page_size * layers * kv_heads * dim * number + chance.randint(0, 9)
 
     def run(pages_in: Function) -> Seen:
         return {"pages": pages_in(num_bytes, page_size, layers, kv_heads, dim, number)}
