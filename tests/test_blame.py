@@ -34,7 +34,7 @@ class Spoilt:
     """A model that computes the logits of some rows wrong: of those that come after a certain token."""
 
     def __init__(self, after: int, wrong: float, where: int | slice) -> None:
-        self.config, self.dtype, self.checkpoint = MODEL.config, MODEL.dtype, MODEL.checkpoint
+        self.model, self.config, self.dtype, self.checkpoint = MODEL, MODEL.config, MODEL.dtype, MODEL.checkpoint
         self.after, self.wrong, self.where = after, wrong, where
 
     def __call__(self, tokens, positions, attend, logits_at):  # type: ignore[no-untyped-def]

@@ -17,7 +17,7 @@ class Hooked:
     """The model, and something that happens within each of its passes."""
 
     def __init__(self, happens: Callable[[], object]) -> None:
-        self.happens, self.config, self.dtype = happens, MODEL.config, MODEL.dtype
+        self.happens, self.model, self.config, self.dtype = happens, MODEL, MODEL.config, MODEL.dtype
 
     def __call__(self, *arguments: object) -> object:
         self.happens()

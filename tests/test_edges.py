@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from kvpaged import PagedKVCache
 from kvpaged.attention import paged_attention, paged_attention_decode, streaming_attention
 from kvpaged.cli import main
+from kvpaged.engine import Engine, SamplingParams
 from kvpaged.model import Decoder, load_model
 from kvpaged.model.compute import compute, open_storage
 from kvpaged.page import PageStorage
@@ -152,6 +153,21 @@ def test_a_memory_notices_that_the_weights_have_changed() -> None:
     sequence.append(4)
     with pytest.raises(ValueError, match="of other weights"):
         compute(model, cache, sequence)
+
+
+def test_an_engine_notices_that_its_weights_have_changed_and_goes_on_when_nothing_old_is_left() -> None:
+    model, greedy = another(), SamplingParams(temperature=0, max_tokens=4)
+    engine = Engine(model, 16, 4)
+    engine.generate([[1, 2, 3, 4, 5]], greedy)
+    with torch.no_grad():
+        next(model.parameters()).mul_(-1)
+    with pytest.raises(ValueError, match=r"of other weights: release its sequences and call cache\.prefix\.clear\(\)"):
+        engine.generate([[1, 2, 3, 4, 5, 6]], greedy)
+    assert engine.num_unfinished == 0
+    engine.cache.prefix.clear()
+    found = engine.generate([[1, 2, 3, 4, 5]], greedy)
+    assert found[0].outputs[0].tokens == Engine(model, 16, 4).generate([[1, 2, 3, 4, 5]], greedy)[0].outputs[0].tokens
+    engine.check()
 
 
 def test_a_file_of_prompts_may_have_a_mark_at_its_start_and_strange_characters_within(

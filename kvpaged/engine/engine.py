@@ -27,7 +27,7 @@ from kvpaged.engine.scheduler import Scheduler
 from kvpaged.engine.turn import Turn, is_running
 from kvpaged.events import EventLog
 from kvpaged.model import LanguageModel, load_tokenizer
-from kvpaged.model.compute import open_storage
+from kvpaged.model.compute import claim, open_storage
 from kvpaged.model.fast import fast
 from kvpaged.page import PageStorage
 from kvpaged.page_pool import OutOfPages
@@ -197,7 +197,8 @@ class Engine:
 
         What fails for one request ends that request. If the step fails as a whole, or is interrupted, whoever had
         something to compute is preempted: the next step computes it again. Raises OutOfPages when no request can ever
-        go on, because others hold the pages; RuntimeError within another step of this engine.
+        go on, because others hold the pages; ValueError when the weights have changed and pages hold what the old
+        ones computed; RuntimeError within another step of this engine.
         """
         with self._turn.taken():
             self._settle()
@@ -209,6 +210,7 @@ class Engine:
     def run_pass(self) -> None:
         """What a step does between settling what was left before it and what came up meanwhile. See `step`."""
         started = perf_counter()
+        claim(self.cache, self.model)
         with torch.inference_mode(), self._whole():
             chunks = self._scheduler.schedule()
             if not chunks:

@@ -6,6 +6,7 @@ The three ways to generate give the same tokens; they differ in what they comput
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -33,10 +34,15 @@ def open_storage(
     return kind(num_pages, page_size, config.num_layers, config.num_kv_heads, config.head_dim, model.dtype)
 
 
+# Walking through a model's modules takes longer than counting over its weights, and is done at each step.
+_listed: WeakKeyDictionary[torch.nn.Module, list[torch.nn.Parameter]] = WeakKeyDictionary()
+
+
 def claim(cache: PagedKVCache, model: LanguageModel) -> None:
     """Note whose K and V a cache holds. Raises ValueError if it holds those of another model, or of other weights.
 
-    Weights that torch changes in place are noticed; those of inference tensors, and what is written by other ways, not.
+    Weights that torch changes in place are noticed; those of inference tensors, parameters that are replaced by others,
+    and what is written by other ways, not.
     """
     storage, found = cache.storage, _weights(model)
     if not isinstance(storage, PageStorage) or storage.computed_by == found:
@@ -53,9 +59,11 @@ def claim(cache: PagedKVCache, model: LanguageModel) -> None:
 def _weights(model: LanguageModel) -> tuple[object, int]:
     """What tells one model's weights from another's, and from themselves when they have changed."""
     module = getattr(model, "model", model)
-    weights = module.parameters() if isinstance(module, torch.nn.Module) else ()
-    versions = sum(weight._version for weight in weights if not weight.is_inference())
-    return module, versions
+    if not isinstance(module, torch.nn.Module):
+        return module, 0
+    if module not in _listed:
+        _listed[module] = [weight for weight in module.parameters() if not weight.is_inference()]
+    return module, sum(weight._version for weight in _listed[module])
 
 
 @torch.no_grad()

@@ -71,7 +71,7 @@ class FailingModel:
     """A model that fails in its `at`-th layer, counted over all passes, after K and V of that layer are written."""
 
     def __init__(self, model: Any, at: int | None = None) -> None:
-        self.model, self.config, self.layers = fast(model), model.config, Countdown(at)
+        self.model, self.config, self.layers = model, model.config, Countdown(at)
 
     def __call__(self, tokens: object, positions: object, attend: Callable[..., object], logits_at: object) -> object:
         def failing_attend(*arguments: object) -> object:
@@ -79,4 +79,4 @@ class FailingModel:
             self.layers.use()
             return output
 
-        return self.model(tokens, positions, failing_attend, logits_at)
+        return fast(self.model)(tokens, positions, failing_attend, logits_at)
