@@ -1,0 +1,65 @@
+"""A piece of the museum: a bug in our own code, the exercise to mend it, and who convicts it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from random import Random
+from typing import Protocol
+
+from kvpaged.exercises.exercise import Build, Case, Function, Seen
+from kvpaged.figures.picture import Picture
+
+
+class Outcome(Protocol):
+    """What came of a trial: how many steps it took, who objected, and what can be compared."""
+
+    steps: int
+    objection: str
+
+    def seen(self) -> Seen: ...
+
+
+class Trial(Protocol):
+    """Something that happens with a function in the place of the small engine's."""
+
+    @property
+    def words(self) -> str: ...
+
+    def play(self, function: Function) -> Outcome: ...
+
+    def draw(self, function: Function) -> Mapping[str, Picture]: ...
+
+
+Trials = Callable[[Random, int], Trial]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """broken: the bug, as the reader meets it. convicted_by: words that its conviction says."""
+
+    exercise: Build
+    broken: Function
+    trials: Trials
+    convicted_by: str
+
+
+def piece(
+    number: str,
+    title: str,
+    broken: Function,
+    mended: Function,
+    trials: Trials,
+    convicted_by: str,
+    hints: tuple[str, ...],
+    against: str = "the small engine",
+    sizes: int = 10,
+) -> Piece:
+    """A piece whose exercise is to mend `broken`, judged on random trials beside `mended`."""
+
+    def cases(chance: Random, size: int) -> Case:
+        trial = trials(chance, size)
+        return Case(trial.words, lambda function: trial.play(function).seen(), trial.draw)
+
+    exercise = Build(number, broken.__name__, title, cases, mended, hints, kind="debug", against=against, sizes=sizes)
+    return Piece(exercise, broken, trials, convicted_by)

@@ -1,0 +1,119 @@
+"""The museum of real bugs: each bug is convicted, and in the way its page says; what the reader mends is acquitted."""
+
+import ast
+import difflib
+import inspect
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+from kvpaged import mini
+from kvpaged.exercises import check
+from kvpaged.exercises.museum import PIECES, broken, convict
+from kvpaged.exercises.museum.conviction import MOST_STEPS
+from kvpaged.exercises.museum.in_place import in_place_of
+from kvpaged.exercises.museum.piece import Piece
+from notebook_form import read
+
+PAGE = read(Path(__file__).parents[1] / "chapters" / "museum.ipynb")
+each_piece = pytest.mark.parametrize("piece", PIECES.values(), ids=PIECES)
+MOST_LINES = 15
+
+
+def function_of(source: str, name: str) -> ast.FunctionDef:
+    """The function of that name, without the words that say of what kind its values are."""
+
+    class Bare(ast.NodeTransformer):
+        def visit_arg(self, node: ast.arg) -> ast.arg:
+            return ast.arg(node.arg)
+
+        def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+            node.returns = None
+            return self.generic_visit(node)
+
+        def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
+            assert node.value
+            return ast.Assign([node.target], node.value, lineno=node.lineno)
+
+    tree = Bare().visit(ast.parse(source))
+    [found] = [each for each in tree.body if isinstance(each, ast.FunctionDef) and each.name == name]
+    return found
+
+
+def stub_of(piece: Piece) -> str:
+    """The cell in which the reader meets the bug."""
+    [cell] = [
+        each.source
+        for each in PAGE.cells
+        if "exercise" in each.metadata.get("tags", []) and f'check("{piece.exercise.number}"' in each.source
+    ]
+    return cell
+
+
+def test_there_are_a_dozen_pieces_and_each_has_its_report_on_the_page() -> None:
+    assert len(PIECES) >= 12
+    prose = "\n".join(cell.source for cell in PAGE.cells if cell.cell_type == "markdown")
+    parts = {part.split(" ", 1)[0]: part for part in prose.split("\n### ")[1:]}
+    assert parts.keys() >= PIECES.keys()
+    for number in PIECES:
+        assert "https://github.com/" in parts[number], f"{number} has no report"
+
+
+@each_piece
+def test_a_bug_is_convicted_within_a_thousand_steps_in_the_way_it_says(piece: Piece) -> None:
+    conviction = convict(piece.exercise.number)
+    assert conviction.steps <= MOST_STEPS
+    assert piece.convicted_by in conviction.objection
+    assert f"convicted after {conviction.steps} random step" in repr(conviction)
+    assert piece.exercise.number in conviction._repr_html_()
+
+
+@each_piece
+def test_the_page_shows_the_conviction_and_the_very_bug(piece: Piece) -> None:
+    number, name = piece.exercise.number, piece.exercise.name
+    assert any(f'convict("{number}")' in cell.source for cell in PAGE.cells)
+    shown, kept = function_of(stub_of(piece), name), function_of(inspect.getsource(piece.broken), name)
+    assert ast.unparse(shown) == ast.unparse(kept)
+
+
+@each_piece
+def test_a_bug_is_a_small_change(piece: Piece) -> None:
+    if not hasattr(mini, piece.exercise.name):
+        right = inspect.getsource(piece.exercise.reference).replace("_mended", piece.exercise.name)
+    else:
+        right = inspect.getsource(getattr(mini, piece.exercise.name))
+    bare = [
+        ast.unparse(function_of(dedent(source), piece.exercise.name)).splitlines()
+        for source in (right, inspect.getsource(piece.broken))
+    ]
+    changed = [line for line in difflib.ndiff(*bare) if line.startswith(("+ ", "- "))]
+    assert len([line for line in changed if line.startswith("+ ")]) <= MOST_LINES
+
+
+@each_piece
+def test_whatever_is_right_is_acquitted(piece: Piece) -> None:
+    right = Piece(piece.exercise, piece.exercise.reference, piece.trials, "")
+    from kvpaged.exercises.museum import conviction
+
+    with pytest.raises(AssertionError, match="nobody objects"):
+        conviction.convict(right)
+
+
+def test_the_small_engine_is_itself_again_after_a_bug_whatever_happened() -> None:
+    before = vars(mini).copy()
+    with broken("M.1"):
+        assert mini.forget is not before["forget"]
+    with pytest.raises(ZeroDivisionError), in_place_of("release", lambda pool, page: None):
+        raise ZeroDivisionError
+    for number in PIECES:
+        convict(number)
+        check(number, lambda *arguments: None, keep_it=False)
+    assert vars(mini) == before
+
+
+def test_a_piece_that_is_not_there_or_is_no_function_of_the_small_engine_is_told() -> None:
+    with pytest.raises(ValueError, match=r"no piece 'M\.99' in the museum: there are M\.1, "):
+        convict("M.99")
+    with pytest.raises(ValueError, match="the small engine has no finish"):
+        broken("M.6").__enter__()
