@@ -8,7 +8,7 @@ from typing import Any
 
 from kvpaged import mini
 from kvpaged.exercises.exercise import Build, Case, Function, Predict, Question, Seen, outcome
-from kvpaged.exercises.small_cache import compute_last, draw_memory, keep_alone, memory, see_memory, text
+from kvpaged.exercises.small_cache import compute_last, draw_memory, keep_alone, memory, read, see_memory, text
 from kvpaged.figures.language import count_of
 from kvpaged.figures.picture import Picture
 
@@ -70,6 +70,50 @@ def _family(chance: Random, size: int, spare: int) -> tuple[str, Callable[[], di
     words += ["the trie owns A's full pages"] * (cached and length >= page_size)
     words += ["the trie owns a page that nobody uses"] * bool(strange)
     return ", ".join(words), build
+
+
+class _ParentsGoOn:
+    """A memory under the colleague's rule: a child copies at its first write, and a parent goes on in place."""
+
+    def __init__(self, length: int, page_size: int) -> None:
+        self.first = text(memory(40, page_size), range(1, length + 1))
+        self.family, self.children = [self.first], set[mini.Sequence]()
+
+    def fork(self, sequence: mini.Sequence) -> mini.Sequence:
+        child: mini.Sequence = mini.fork(sequence)
+        self.family.append(child)
+        self.children.add(child)
+        return child
+
+    def append(self, sequence: mini.Sequence, token: int) -> None:
+        slot = len(sequence.tokens) % sequence.cache.page_size
+        if slot and sequence not in self.children:
+            sequence.tokens.append(token)  # in place, whoever reads there
+        else:
+            mini.append(sequence, token)
+        if slot:
+            self.children.discard(sequence)
+        compute_last(sequence)
+
+
+def _betrayals(chance: Random, size: int) -> Case:
+    """A, with two tokens at least in its last page."""
+    page_size = chance.randint(2, 2 + min(size, 4))
+    length = page_size * chance.randint(0, size // 2) + chance.randint(2, page_size)
+
+    def run(betray: Function) -> Seen:
+        rule = _ParentsGoOn(length, page_size)
+        betray(rule.first, rule.fork, rule.append, _truncate)
+        deceived = any(read(each) != each.tokens for each in rule.family)
+        return {"somebody reads a token that is not its own": "yes" if deceived else "no"}
+
+    return Case(f"`betray(A, fork, append, truncate)`: A has {length} tokens, in pages of {page_size}", run)
+
+
+def _betray(sequence: Any, fork: Function, append: Function, truncate: Function) -> None:
+    fork(sequence)
+    truncate(sequence, len(sequence.tokens) - 1)
+    append(sequence, 50)
 
 
 def _appends(chance: Random, size: int) -> Case:
@@ -200,6 +244,20 @@ EXERCISES = (
             "A last page that is full is never written again: it need not be copied.",
             "`append` may find no page. Then the child must give back what `fork` has shared for it, page by page, "
             "before you let the exception go on.",
+        ),
+    ),
+    Build(
+        number="9.3",
+        kind="debug",
+        name="betray",
+        title="break a rule that is almost right",
+        cases=_betrayals,
+        reference=_betray,
+        against="the colleague's rule",
+        hints=(
+            "The slots after the parent's last token are nobody's as long as the parent only goes forward.",
+            "After a truncation, the parent's next slot is one that the child still reads.",
+            "The token must be another than the one that stood there, or nobody notices.",
         ),
     ),
     Build(

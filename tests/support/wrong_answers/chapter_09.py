@@ -42,6 +42,24 @@ def lazy(sequence):
     return fork(sequence)
 
 
+def forward_only(sequence, fork, append, truncate):
+    fork(sequence)
+    append(sequence, 50)
+
+
+def the_child_goes_back(sequence, fork, append, truncate):
+    child = fork(sequence)
+    truncate(child, len(child.tokens) - 1)
+    append(child, 50)
+
+
+def with_the_same_token(sequence, fork, append, truncate):
+    fork(sequence)
+    last = sequence.tokens[-1]
+    truncate(sequence, len(sequence.tokens) - 1)
+    append(sequence, last)
+
+
 def without_a_copy(sequence, token):
     cache, table = sequence.cache, sequence.page_table
     if len(sequence.tokens) % cache.page_size == 0:
@@ -150,6 +168,11 @@ WRONG = {
         (full_pages_too, "page table of C"),
         (with_the_token, "tokens of C"),
         (lazy, "page table of C"),
+    ],
+    "9.3": [
+        (forward_only, "somebody reads a token that is not its own"),
+        (the_child_goes_back, "somebody reads a token that is not its own"),
+        (with_the_same_token, "somebody reads a token that is not its own"),
     ],
     "9.5": [
         (without_a_copy, "what came of the calls"),
