@@ -1,7 +1,7 @@
 """What four other systems call the parts of this one: the data of `name_map.toml`, read when this is imported."""
 
 import tomllib
-from pathlib import Path
+from importlib.resources import files
 from typing import Any, NamedTuple
 
 
@@ -39,7 +39,7 @@ def _part(entry: dict[str, Any]) -> Part:
     return Part(entry["name"], tuple(entry.get("ours", ())), entry["does"], elsewhere)
 
 
-_DATA = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+_DATA = tomllib.loads(files("kvpaged.lab").joinpath("name_map.toml").read_text(encoding="utf-8"))
 SYSTEMS = tuple(System(**entry) for entry in _DATA["systems"])
 TRANSFORMERS = SYSTEMS[-1]  # the one that is installed beside this package
 PARTS = tuple(_part(entry) for entry in _DATA["parts"])

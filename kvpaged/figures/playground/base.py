@@ -2,9 +2,9 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from html import escape
-
-from ipywidgets import HTML, Button, HBox, Layout, VBox, Widget
+from typing import Literal
 
 from kvpaged.figures.picture import Picture
 from kvpaged.page_pool import OutOfPages
@@ -12,51 +12,58 @@ from kvpaged.page_pool import OutOfPages
 PAGE_SIZE = 4  # few slots, so that a short text fills several pages
 
 
+@dataclass
+class Control:
+    """Something to work a playground with: a button, or a field and what stands in it."""
+
+    kind: Literal["button", "number", "text", "choice"]
+    label: str
+    value: int | str = ""
+    choices: list[str] = field(default_factory=list)
+
+
 class Playground(ABC):
-    """Controls above a picture. On a page where no kernel answers, a note and the picture stand in their place."""
+    """Controls above a picture, whatever shows them: a notebook does it with widgets, the book with a script.
+
+    A button is pressed by its label, and acts by the method of that name. Where nothing answers, a note and the picture
+    stand in the place of the controls.
+    """
 
     name: str  # what it is called, and what its controls do, in the words of the note
     does: str
 
-    def __init__(self, controls: list[Widget], sentence: str) -> None:
-        self._sentence = HTML()
-        self._picture = HTML()
-        row = HBox(controls, layout=Layout(flex_flow="row wrap", align_items="center"))
-        self.widget = VBox([row, self._sentence, self._picture])
-        self._show(sentence)
+    def __init__(self, controls: list[Control], sentence: str) -> None:
+        self.controls = controls
+        self.sentence = sentence  # what the last action did, or why it could not
 
     @abstractmethod
     def picture(self) -> Picture:
         """Draw what is there now."""
 
-    @property
-    def sentence(self) -> str:
-        """What the last action did, or why it could not."""
-        return self._said
+    def press(self, label: str) -> None:
+        """Press a button."""
+        self.act(getattr(self, self[label].label))
+
+    def fill(self, label: str, value: int | str) -> None:
+        """Put a value into a field."""
+        self[label].value = value
 
     def act(self, action: Callable[[], str]) -> None:
-        """Act, and show the outcome; a refusal is shown in the words of who refused."""
+        """Act, and say the outcome; a refusal is said in the words of who refused."""
         try:
-            said = action()
+            self.sentence = action()
         except (OutOfPages, ValueError) as error:
-            said = f"{type(error).__name__}: {error}"
-        self._show(said)
+            self.sentence = f"{type(error).__name__}: {error}"
 
-    def button(self, label: str, action: Callable[[], str]) -> Button:
-        """Return a button that acts."""
-        button = Button(description=label, layout=Layout(width="auto"))
-        button.on_click(lambda _: self.act(action))
-        return button
-
-    def _show(self, said: str) -> None:
-        self._said = said
-        self._sentence.value = f'<p role="status">{escape(said)}</p>'
-        self._picture.value = self.picture()._repr_html_()
+    def __getitem__(self, label: str) -> Control:
+        return next(control for control in self.controls if control.label == label)
 
     def __repr__(self) -> str:
-        return f"{self.name}, which needs a running notebook: {self.does}. {self._said} {self.picture()!r}"
+        return f"{self.name}. Run the cell, and {self.does}. {self.sentence} {self.picture()!r}"
 
     def _repr_mimebundle_(self, **kwargs: object) -> dict[str, object]:
-        note = f"<p><strong>{self.name}.</strong> In a running notebook, {self.does}. Here you see where it begins.</p>"
-        html = f"{note}<p>{escape(self._said)}</p>{self.picture()._repr_html_()}"
-        return {**self.widget._repr_mimebundle_(**kwargs), "text/plain": repr(self), "text/html": html}
+        from kvpaged.figures.playground.widgets import widget  # a notebook has ipywidgets; the page has not
+
+        note = f"<p><strong>{self.name}.</strong> Run the cell, and {self.does}. Here you see where it begins.</p>"
+        html = f"{note}<p>{escape(self.sentence)}</p>{self.picture()._repr_html_()}"
+        return {**widget(self)._repr_mimebundle_(**kwargs), "text/plain": repr(self), "text/html": html}
