@@ -13,6 +13,7 @@ from kvpaged.figures.language import count_of
 from kvpaged.figures.picture import Picture
 
 _LETTERS = "ABCDEFGHIJK"
+_MOST_STEPS = 300
 
 
 def _steps(chance: Random) -> Question:
@@ -92,6 +93,29 @@ class _Server:
         """A request that waits."""
         self.engine.waiting.append(self.come(prompt, output))
 
+    def serve(self, schedule: Function, coming: list[tuple[int, int, int]]) -> list[dict[str, int]]:
+        """Serve requests (step of arrival, tokens of prompt and output); who computes how much in each step."""
+        steps: list[dict[str, int]] = []
+        coming = [*coming]
+        while (coming or self.engine.running or self.engine.waiting) and len(steps) < _MOST_STEPS:
+            while coming and coming[0][0] <= len(steps) + 1:
+                _, prompt, output = coming.pop(0)
+                self.wait([*range(10 * len(self.names), 10 * len(self.names) + prompt)], [])
+                self.engine.waiting[-1].max_tokens = output
+            chunks = schedule(self.engine)
+            letters = {request: name for name, request in self.names.items()}
+            steps.append({letters[request]: stop - start for request, start, stop in chunks})
+            for request, _, stop in chunks:
+                mini.mark_computed(request.sequence, stop)
+                if not mini.missing(request):
+                    request.output.append(100 + len(request.output))
+                    if len(request.output) == request.max_tokens:
+                        mini.end(request.sequence)
+                        self.engine.running.remove(request)
+            if not chunks and not coming:
+                break  # for ever
+        return steps
+
     def see(self) -> Seen:
         """Who runs on which tokens, who waits, what each has said; the pool and the trie."""
         letters = {request: name for name, request in self.names.items()}
@@ -116,6 +140,42 @@ class _Server:
 
 def _some_words(chance: Random, least: int, most: int) -> list[int]:
     return [chance.randint(1, 3) for _ in range(chance.randint(least, most))]
+
+
+def _arrivals(chance: Random, size: int) -> Case:
+    """Requests that come one after another, served to their ends."""
+    page_size, budget = chance.randint(2, 4), chance.randint(2, 4 + size)
+    number = 1 + (size + 1) // 2
+    coming = [(chance.randint(1, 2 * size), chance.randint(1, size + 2), chance.randint(1, 3)) for _ in range(number)]
+    coming.sort()
+    largest = max(mini.pages_for(prompt + output, page_size) for _, prompt, output in coming)
+    num_pages = largest + chance.randint(0, size)
+
+    def run(schedule: Function) -> Seen:
+        server = _Server(num_pages, page_size)
+        server.engine.budget = budget
+        return {"who computes how many tokens, step by step": server.serve(schedule, coming)}
+
+    told = [f"{name} in step {each[0]} ({each[1]} and {each[2]})" for name, each in zip(_LETTERS, coming, strict=False)]
+    pool = f"{count_of(num_pages, 'page')} of {page_size}, budget {budget}"
+    return Case(f"`schedule(engine)`, {pool}; there come (tokens of prompt and output) {', '.join(told)}", run)
+
+
+def _schedule(engine: Any) -> list[Any]:
+    for request in [*engine.running]:
+        while request.sequence and not mini.missing(request):
+            try:
+                mini.append(request.sequence, request.output[-1])
+            except mini.OutOfPages:
+                mini.preempt(engine)
+    if not engine.running:
+        _admit(engine)
+    chunks, budget = [], engine.budget
+    for request in sorted(engine.running, key=lambda each: mini.missing(each) > 1):
+        start, count = request.sequence.num_computed, min(budget, mini.missing(request))
+        chunks += [(request, start, start + count)] if count else []
+        budget -= count
+    return chunks
 
 
 def _preemptions(chance: Random, size: int) -> Case:
@@ -223,6 +283,17 @@ EXERCISES = (
             "Write the budget's split down for each step. The toy deals it out in order of arrival: A first.",
             "A prompt that is computed to its end says its first token in the same step; from then on it asks for one "
             "token a step, and of n tokens of output, n - 1 are ever computed.",
+        ),
+    ),
+    Build(
+        number="10.2",
+        name="schedule",
+        title="a static scheduler",
+        cases=_arrivals,
+        reference=_schedule,
+        hints=(
+            "One line of `schedule` decides who is looked at among those who wait.",
+            "Look once, before anybody is let in: the first of a batch must not keep the others out.",
         ),
     ),
     Build(

@@ -1,6 +1,24 @@
 """Wrong answers to the exercises of chapter 10."""
 
+from kvpaged import mini
 from kvpaged.mini import OutOfPages, begin, end, release
+
+
+def continuous(engine):
+    return mini.schedule(engine)
+
+
+def one_at_a_time(engine):
+    waiting = engine.waiting
+    engine.waiting = [] if engine.running else waiting[:1]
+    rest = waiting if engine.running else waiting[1:]
+    chunks = mini.schedule(engine)
+    engine.waiting += rest
+    return chunks
+
+
+def nothing_while_somebody_runs(engine):
+    return [] if engine.running else mini.schedule(engine)
 
 
 def in_order_of_arrival(requests, budget):
@@ -141,6 +159,11 @@ def never_leaving_the_queue(engine):
 
 
 WRONG = {
+    "10.2": [
+        (continuous, "who computes how many tokens, step by step"),
+        (one_at_a_time, "who computes how many tokens, step by step"),
+        (nothing_while_somebody_runs, "who computes how many tokens, step by step"),
+    ],
     "10.5": [
         (in_order_of_arrival, "the batch"),
         (whole_prompts_only, "the batch"),
