@@ -5,11 +5,11 @@
   // ---- The state: what kvpaged.replay.Replay rebuilds in Python. An event is [kind, sequence, pages, tokens, number].
 
   function fresh() {
-    return { refs: {}, cached: {}, tables: {}, tokens: {}, computed: {}, hits: {}, ended: [] };
+    return { refs: {}, cached: {}, moving: {}, tables: {}, tokens: {}, computed: {}, hits: {}, ended: [] };
   }
 
   function apply(state, [kind, sequence, pages, tokens, number], size) {
-    const { refs, cached, tables } = state;
+    const { refs, cached, moving, tables } = state;
     const take = () => pages.forEach((page) => (refs[page] = (refs[page] || 0) + 1));
     const giveBack = (some) => some.forEach((page) => --refs[page] || delete refs[page]);
     if (kind === "insert") {
@@ -21,8 +21,9 @@
     } else if (kind === "transfer") {
       if (number) take();
       else giveBack(pages);
+      pages.forEach((page) => (moving[page] = (moving[page] || 0) + (number ? 1 : -1)) || delete moving[page]);
     } else if (kind === "salvage") {
-      for (const some of [refs, cached, tables, state.computed]) Object.keys(some).forEach((key) => delete some[key]);
+      for (const some of [refs, cached, moving, tables, state.computed]) Object.keys(some).forEach((key) => delete some[key]);
     } else if (kind === "begin") {
       tables[sequence] = [];
       state.tokens[sequence] = tokens.slice();
@@ -83,20 +84,20 @@
       if (parts.length > 8) return pages.length + " pages";
       return (pages.length === 1 ? "page " : "pages ") + listed(parts);
     };
-    const holders = (state, page, but) =>
+    const holders = (state, page, but, ending = 0) =>
       Object.keys(state.tables)
         .filter((sequence) => +sequence !== but && state.tables[sequence].includes(page))
         .map(name)
-        .concat(page in state.cached ? ["the prefix cache"] : []);
+        .concat(page in state.cached ? ["the prefix cache"] : [], (state.moving[page] || 0) > ending ? ["a transfer"] : []);
     const freed = (state, pages) => pages.filter((page) => state.refs[page] === 1);
-    const fate = (state, pages, but) => {
+    const fate = (state, pages, but, ending) => {
       const free = freed(state, pages);
       const kept = pages.filter((page) => !free.includes(page));
       const parts = [];
       if (free.length) parts.push(named(free) + (free.length === 1 ? " is" : " are") + " free again");
       if (kept.length) {
-        const others = [...new Set(kept.flatMap((page) => holders(state, page, but)))];
-        parts.push(named(kept) + (kept.length === 1 ? " stays" : " stay") + " with " + (listed(others) || "another transfer"));
+        const others = [...new Set(kept.flatMap((page) => holders(state, page, but, ending)))];
+        parts.push(named(kept) + (kept.length === 1 ? " stays" : " stay") + " with " + listed(others));
       }
       return parts.join("; ");
     };
@@ -153,7 +154,7 @@
         return `${why}${short ? ", " : " "}${named(pages.slice().sort((a, b) => a - b))}: ${outcome}.`;
       },
       transfer: (state, [, , pages, , number]) =>
-        !number ? `A transfer is over and gives back ${named(pages)}: ${fate(state, pages)}.`
+        !number ? `A transfer is over and gives back ${named(pages)}: ${fate(state, pages, undefined, 1)}.`
           : pages[0] in state.refs ? `A transfer becomes one more owner of ${named(pages)}: nobody can free ${pages.length === 1 ? "it" : "them"} while bytes move.`
           : `A transfer becomes the first owner of ${named(pages)}, free until now: bytes will come into ${pages.length === 1 ? "it" : "them"}.`,
       queue: (_, [, , , tokens, number]) => `Request ${request(number)} arrives and waits: ${quoted(words, tokens)}.`,
@@ -188,7 +189,7 @@
     return uses;
   }
 
-  function pagePicture(page, uses, cached, owned, owners, size) {
+  function pagePicture(page, uses, cached, moving, owned, owners, size) {
     const columns = Math.min(4, size), width = columns * SLOT + 2 * PAD, height = HEAD + Math.ceil(size / columns) * ROW + PAD;
     const text = (x, y, content, kind) => `<text x="${x}" y="${y}" class="${kind}">${escaped(content)}</text>`;
     let drawn = `<rect x="1" y="1" width="${width}" height="${height}" rx="4" class="${owned ? "p" : "f"}"/>` +
@@ -198,6 +199,10 @@
       if (cached) {
         drawn += `<path d="M${right - 7} 5h7v11l-3.5 -3l-3.5 3z" class="i"/>`;
         right -= 10;
+      }
+      if (moving) {
+        drawn += `<path d="M${right - 9} 8h6v-3l4 4.5h-10M${right} 14h-6v3l-4 -4.5h10" class="i"/>`;
+        right -= 13;
       }
       let chips = uses.map(([sequence]) => owners[sequence]);
       const space = (all) => all.reduce((sum, [name]) => sum + name.length * 6.5 + 5, 0);
@@ -274,7 +279,7 @@
       }
       const uses = usesOf(state, size);
       for (const page of trace.pages) {
-        const picture = pagePicture(page, uses[page] || [], state.cached[page] || 0, page in state.refs, owners, size);
+        const picture = pagePicture(page, uses[page] || [], state.cached[page] || 0, page in state.moving, page in state.refs, owners, size);
         if (drawn[page] !== picture) tiles[page].innerHTML = drawn[page] = picture;
         tiles[page].className = touched.has(page) ? "now" : "";
       }
@@ -322,7 +327,7 @@
         table.forEach((page, index) => (uses[page] = [[who, Math.min(size, length - index * size), Math.min(size, length - index * size)]]));
       }
       pool.innerHTML = Array.from({ length: total }, (_, page) =>
-        `<div>${pagePicture(page, uses[page] || [], 0, page in uses, owners, size)}</div>`).join("");
+        `<div>${pagePicture(page, uses[page] || [], 0, false, page in uses, owners, size)}</div>`).join("");
       states.forEach((state, side) => {
         notes[side].textContent = state;
         [strip, pool][side].setAttribute("aria-label", state);

@@ -22,7 +22,10 @@ class Parcel:
 
 
 def take_out(
-    memory: Memory[Any], tokens: Iterable[int], cache_salt: Hashable = None, computed_by: bytes = b""
+    memory: Memory[Any],
+    tokens: Iterable[int],
+    cache_salt: Hashable = None,
+    computed_by: bytes = b"",
 ) -> Parcel:
     """Copy out what the prefix cache has of a text, to the token; the pages stay where they are.
 
@@ -39,7 +42,8 @@ def take_out(
         pages = [storage.dump(page_id) for page_id in match.page_ids]
     finally:
         memory.transfers.end(transfer)
-    return Parcel(unpack(packed), cache_salt, computed_by, pages, [crc32(page) for page in pages])
+    checksums = [crc32(page) for page in pages]
+    return Parcel(unpack(packed), cache_salt, computed_by, pages, checksums)
 
 
 def put_in(memory: Memory[Any], parcel: Parcel, computed_by: bytes = b"") -> int:

@@ -8,8 +8,8 @@ class Store(StrEnum):
     """When a page is stored."""
 
     AT_ONCE = "at once"  # as soon as it is full and computed
-    ON_SECOND_USE = "on second use"  # when it is computed, or found in the prefix cache, a second time
-    WHEN_EVICTED = "when evicted"  # at the last moment, while somebody waits for its place
+    ON_SECOND_USE = "on second use"  # when it is computed, or found in the pool, again
+    WHEN_EVICTED = "when evicted"  # at the last moment, while somebody waits
     NEVER = "never"
 
 
@@ -24,8 +24,10 @@ class Policy:
 
     def wants(self, key: bytes, used: bool) -> bool:
         """Whether a page is to be stored now. used: it was computed or found just now; if not, it is evicted."""
+        if self.store is Store.WHEN_EVICTED:
+            return not used
         if self.store is not Store.ON_SECOND_USE:
-            return self.store is Store.AT_ONCE or (self.store is Store.WHEN_EVICTED and not used)
+            return self.store is Store.AT_ONCE
         if len(self._uses) >= self.remembered:
             self._uses.clear()
         self._uses[hash(key)] += used

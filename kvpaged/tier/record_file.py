@@ -72,13 +72,14 @@ class RecordFile:
 
     def read(self, record: int) -> tuple[bytes, bytes]:
         """Return the key and the value of a record. Raises DamagedRecord if they are not those that were written."""
-        if not self._is_there(record):  # a byte that is mapped and not there would end the process
+        if not self._is_there(record):  # to touch it would end the process
             raise DamagedRecord(f"{self.path} ends before record {record}")
         start = self._start(record)
         state, key_bytes, checksum = _RECORD.unpack_from(self._map, start)
-        key = self._map[start + _RECORD.size : start + _RECORD.size + min(key_bytes, self.key_bytes)]
-        value = self._map[start + self._value_at : start + self._value_at + self.value_bytes]
-        if state != _VALID or key_bytes > self.key_bytes or checksum != crc32(value, crc32(key)):
+        key = self._get(start + _RECORD.size, min(key_bytes, self.key_bytes))
+        value = self._get(start + self._value_at, self.value_bytes)
+        whole = key_bytes <= self.key_bytes and checksum == crc32(value, crc32(key))
+        if state != _VALID or not whole:
             raise DamagedRecord(f"record {record} of {self.path} is damaged")
         return key, value
 
@@ -88,7 +89,7 @@ class RecordFile:
             start = self._start(record)
             state, key_bytes, _ = _RECORD.unpack_from(self._map, start)
             if state == _VALID and key_bytes <= self.key_bytes:
-                yield record, self._map[start + _RECORD.size : start + _RECORD.size + key_bytes]
+                yield record, self._get(start + _RECORD.size, key_bytes)
 
     def close(self) -> None:
         """Close the file; what was written stays."""
@@ -99,6 +100,9 @@ class RecordFile:
 
     def _is_there(self, record: int) -> bool:
         return self._map.size() >= self._start(record + 1)
+
+    def _get(self, start: int, num_bytes: int) -> bytes:
+        return self._map[start : start + num_bytes]
 
     def _put(self, start: int, data: bytes) -> None:
         self._map[start : start + len(data)] = data

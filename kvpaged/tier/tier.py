@@ -34,9 +34,9 @@ class Tier:
         return len(self._places)
 
     def key(self, tokens: bytes, cache_salt: Hashable) -> bytes:
-        """What a page is found by: weights, salt, and all tokens to its end, packed. No hash: equal is equal."""
-        salt = repr(cache_salt).encode()
-        return b"%d %d %b%b%b" % (len(self.computed_by), len(salt), self.computed_by, salt, tokens)
+        """What a page is found by: weights, salt, and all tokens up to its end, packed. It is no hash."""
+        weights, salt = self.computed_by, repr(cache_salt).encode()
+        return b"%d %d %b%b%b" % (len(weights), len(salt), weights, salt, tokens)
 
     def has(self, key: bytes) -> bool:
         """Whether the page is there; it then counts as used now."""
