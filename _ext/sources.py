@@ -1,6 +1,7 @@
 """Where a chapter shows source code, a link to the page of that file, at the place where the code stands."""
 
 import re
+from importlib import import_module
 from typing import Any
 
 from docutils import nodes
@@ -16,6 +17,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     """Register the extension."""
     app.setup_extension("sphinx.ext.viewcode")
     app.connect("viewcode-find-source", read_source)
+    app.connect("viewcode-follow-imported", home_of_property)
     app.connect("doctree-read", link_sources)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
@@ -25,6 +27,13 @@ def read_source(app: Sphinx, module: str) -> tuple[str, dict[str, tuple[str, int
     analyzer = ModuleAnalyzer.for_module(module)
     analyzer.find_tags()
     return analyzer.code, analyzer.tags
+
+
+def home_of_property(app: Sphinx, module: str, name: str) -> str | None:
+    """The module of a property, which does not say it itself, so that viewcode would pass it over."""
+    owner, _, attribute = name.rpartition(".")
+    kind = getattr(import_module(module), owner, None)
+    return module if isinstance(getattr(kind, attribute, None), property) else None
 
 
 def link_sources(app: Sphinx, doctree: nodes.document) -> None:
