@@ -1,6 +1,7 @@
 """The bibliography names a paper as the chapters cite it: Kwon et al., 2023."""
 
 from collections.abc import Iterable, Iterator
+from string import ascii_lowercase
 from typing import Any
 
 from pybtex.database import Entry
@@ -14,12 +15,18 @@ class AuthorYearLabels(BaseLabelStyle):
     """Last names of one or two authors, or of the first, and the year."""
 
     def format_labels(self, sorted_entries: Iterable[Entry]) -> Iterator[str]:
-        """Yield the label of each entry, in order."""
-        for entry in sorted_entries:
-            names = [" ".join([*each.prelast_names, *each.last_names]) for each in entry.persons["author"]]
-            several = len(names) > 2 or "others" in names
-            first = f"{names[0]} et al." if several else " and ".join(names)
-            yield f"{first}, {entry.fields['year']}".replace("{", "").replace("}", "")
+        """Yield the label of each entry, in order; those that are alike are told apart by a letter."""
+        labels = [self.label(entry) for entry in sorted_entries]
+        for index, label in enumerate(labels):
+            alike = labels.count(label) > 1
+            yield label + (ascii_lowercase[labels[:index].count(label)] if alike else "")
+
+    def label(self, entry: Entry) -> str:
+        """Names and year."""
+        names = [" ".join([*each.prelast_names, *each.last_names]) for each in entry.persons["author"]]
+        several = len(names) > 2 or "others" in names
+        first = f"{names[0]} et al." if several else " and ".join(names)
+        return f"{first}, {entry.fields['year']}".replace("{", "").replace("}", "")
 
 
 class AuthorYearStyle(Style):  # type: ignore[misc]
