@@ -128,8 +128,8 @@ EXERCISES = (
         hints=(
             "The state is a table for each live sequence: a list of pages.",
             "`share` and `allocate` put pages at the end of `event.sequence`'s table; `fork` gives all of its pages to "
-            "the child, whose id is `event.number`; `release` ends a table. At a `copy` the first of its two pages leaves "
-            "the table; the second is there already.",
+            "the child, whose id is `event.number`; `release` ends a table. At a `copy` the first of its two pages "
+            "leaves the table; the second is there already.",
             "At the end: how many entries have all tables together, and how many different pages stand in them?",
         ),
     ),

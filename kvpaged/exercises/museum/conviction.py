@@ -50,7 +50,7 @@ def convict(piece: Piece) -> Conviction:
         if steps > MOST_STEPS:
             break
         if objection:
-            return Conviction(piece.exercise.number, steps, trial.words, objection)
+            return Conviction(piece.exercise.number, steps, trial.words(taken), objection)
     raise AssertionError(f"nobody objects to {piece.exercise.number} within {MOST_STEPS} random steps")
 
 

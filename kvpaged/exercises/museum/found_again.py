@@ -45,8 +45,7 @@ class Watched:
     steps: int
     beginnings: tuple[Beginning, ...]
 
-    @property
-    def words(self) -> str:
+    def words(self, steps: int | None = None) -> str:
         """The call."""
         return f"`hit_rate({[*self.beginnings]})`"
 

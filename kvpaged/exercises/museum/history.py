@@ -43,10 +43,9 @@ class History:
     page_size: int
     lines: tuple[Line, ...]
 
-    @property
-    def words(self) -> str:
-        """The lines, below the size of the pool."""
-        return told(self.num_pages, self.page_size, map(str, self.lines))
+    def words(self, steps: int | None = None) -> str:
+        """The lines (or the first so many), below the size of the pool."""
+        return told(self.num_pages, self.page_size, map(str, self.lines[:steps]))
 
     def play(self, function: Function) -> Played:
         """Let it happen, until the end or until the judge objects."""

@@ -23,8 +23,7 @@ class Outcome(Protocol):
 class Trial(Protocol):
     """Something that happens with a function in the place of the small engine's."""
 
-    @property
-    def words(self) -> str: ...
+    def words(self, steps: int | None = None) -> str: ...
 
     def play(self, function: Function) -> Outcome: ...
 
@@ -59,7 +58,7 @@ def piece(
 
     def cases(chance: Random, size: int) -> Case:
         trial = trials(chance, size)
-        return Case(trial.words, lambda function: trial.play(function).seen(), trial.draw)
+        return Case(trial.words(), lambda function: trial.play(function).seen(), trial.draw)
 
     exercise = Build(number, broken.__name__, title, cases, mended, hints, kind="debug", against=against, sizes=sizes)
     return Piece(exercise, broken, trials, convicted_by)

@@ -29,9 +29,8 @@ class Serving:
     page_size: int
     requests: tuple[tuple[tuple[int, ...], int], ...]
 
-    @property
-    def words(self) -> str:
-        """The requests, below the size of the pool."""
+    def words(self, steps: int | None = None) -> str:
+        """The requests, below the size of the pool, however long they were served."""
         lines = [f"{'ABCDEF'[i]} = Request({[*prompt]}, {most})" for i, (prompt, most) in enumerate(self.requests)]
         return told(self.num_pages, self.page_size, lines)
 

@@ -34,11 +34,11 @@ class Overlap:
     num_pages: int
     lines: tuple[tuple[str, str, tuple[int, ...]], ...]
 
-    @property
-    def words(self) -> str:
-        """The lines, below the size of the pool."""
+    def words(self, steps: int | None = None) -> str:
+        """The lines (or the first so many), below the size of the pool."""
         code = {"begin": "{0} = begin({1})", "launch": "launch({0})", "finish": "finish({0}, ...)", "land": "land()"}
-        return told(self.num_pages, 1, (code[verb].format(name, [*tokens]) for verb, name, tokens in self.lines))
+        lines = [code[verb].format(name, [*tokens]) for verb, name, tokens in self.lines]
+        return told(self.num_pages, 1, lines[:steps])
 
     def play(self, function: Function) -> Played:
         """Let it happen, until the end or until the judge objects."""
