@@ -223,6 +223,22 @@ def test_an_exception_is_told_with_the_readers_own_line() -> None:
     assert "so far, so good" in str(verdict)
 
 
+def test_an_answer_that_differs_from_call_to_call_is_not_drawn_and_hurts_nobody(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    calls = 0
+
+    def release_many(pool: Any, pages: list[int]) -> None:
+        nonlocal calls
+        calls += 1
+        print("called")
+        if calls > 30:
+            raise RuntimeError("tired")
+
+    assert not check("4.2", release_many).passed
+    assert capsys.readouterr().out == ""
+
+
 def test_what_is_not_a_function_is_no_answer() -> None:
     assert "wants the function release_many itself, not [1, 2]" in str(check("4.2", [1, 2]))
 

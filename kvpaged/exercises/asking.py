@@ -9,7 +9,7 @@ from typing import Any
 from kvpaged.exercises.exercise import Build, Predict, Question
 from kvpaged.exercises.progress import keep
 from kvpaged.exercises.shelf import find
-from kvpaged.exercises.trial import Failure, try_out
+from kvpaged.exercises.trial import Failure, draw, try_out
 from kvpaged.exercises.verdict import Verdict, paragraphs
 
 _asked: Counter[str] = Counter()
@@ -102,14 +102,7 @@ def _tell(exercise: Build, function: Any, tried: int, failure: Failure) -> Verdi
     words = [f"not yet. {tried} random cases were tried; this is the smallest that fails:", failure.case.words]
     if failure.error:
         words.append(f"There {failure.error}.")
-    pictures = []
-    if not failure.error:
-        yours, expected = failure.case.draw(function), failure.case.draw(exercise.reference)
-        for name in expected:
-            if repr(yours[name]) == repr(expected[name]):
-                pictures.append((name, yours[name]))
-            else:
-                pictures += [(f"{name}, yours", yours[name]), (f"{name}, expected", expected[name])]
+    pictures = draw(exercise, function, failure)
     return Verdict(
         exercise.number, False, words, failure.differences(), pictures, failure.printed, hint=exercise.hints[0]
     )

@@ -13,6 +13,7 @@ from typing import Any
 
 from kvpaged.exercises.exercise import Build, Case, Function, Seen
 from kvpaged.exercises.time_limit import Stopped, time_limit
+from kvpaged.figures.picture import Picture
 
 SECONDS = 5
 _PACKAGE = str(Path(__file__).parents[1])
@@ -71,6 +72,24 @@ def _try(exercise: Build, function: Function, case: Case) -> Failure | None:
     if not error and seen == expected:
         return None
     return Failure(case, expected, seen, error, printed.getvalue())
+
+
+def draw(exercise: Build, function: Function, failure: Failure) -> list[tuple[str, Picture]]:
+    """The case in pictures, by name; where the reader's is another than the expected, both."""
+    if failure.error:
+        return []
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), time_limit(SECONDS):
+            yours = failure.case.draw(function)
+    except (Exception, Stopped):  # it does not do the same each time
+        return []
+    pictures = []
+    for name, expected in failure.case.draw(exercise.reference).items():
+        if repr(yours[name]) == repr(expected):
+            pictures.append((name, expected))
+        else:
+            pictures += [(f"{name}, yours", yours[name]), (f"{name}, expected", expected)]
+    return pictures
 
 
 def _where(error: BaseException, lead: str) -> str:
