@@ -137,6 +137,10 @@ def test_a_playground_of_a_python_that_was_ended_does_not_answer() -> None:
     assert runner.answer(json.dumps({"do": "press", "cell": "cell 99", "label": "allocate"})) == "{}"
 
 
+def test_what_is_not_in_the_page_is_told_so() -> None:
+    assert run("import numpyy")["error"].endswith("\nnumpyy is not in the page: run this chapter in Jupyter.")
+
+
 def test_what_needs_torch_says_so_in_the_page() -> None:
     torch = inside("torch")
     assert torch.no_grad()(run) is run

@@ -28,9 +28,9 @@ ROOT = HERE.parents[1]
 PYODIDE = ROOT / "tools" / "node_modules" / "pyodide"
 CELL = re.compile(r'<div class="cell [^"]*\btag_live\b')
 CHECK = re.compile(r"\bcheck\(\s*[\"'](\w+\.\d+)[\"']")
-# Rooms of tensors, which a page has no use for, and whose files are a third of the package.
+# Rooms of tensors, which a page has no use for: a third of the package.
 KINDS = {".py", ".css", ".js", ".toml"}
-LEFT_OUT = {"adapters", "cli", "hybrid", "kernel", "model", "recall"}
+LEFT_OUT = {"adapters", "cli", "engine", "hybrid", "kernel", "model", "quantised", "recall"}
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

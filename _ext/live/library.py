@@ -14,12 +14,12 @@ LIBRARY = Path("/library.zip")
 
 # Needs a network, other processes, a terminal or a debugger, which a page has not; or is of no use to its cells.
 LEFT_OUT = set(
-    """_aix_support _android_support _apple_support _ios_support _osx_support _pydatetime _pydecimal _pyio _pylong
-    _pyrepl antigravity bdb cmd code compileall configparser curses dbm doctest email
-    ensurepip filecmp fileinput ftplib getpass http idlelib imaplib lib2to3 mailbox mimetypes modulefinder
-    multiprocessing netrc nturl2path optparse pdb pickletools plistlib poplib profile cProfile pstats pty pyclbr pydoc
-    pydoc_data rlcompleter sched shelve smtplib socketserver sqlite3 stringprep symtable tabnanny tarfile this
-    tkinter trace tracemalloc turtle tty uuid venv wave webbrowser wsgiref xmlrpc zipapp zoneinfo""".split()
+    """_aix_support _android_support _apple_support _ios_support _osx_support _pydatetime _pydecimal _pyio _pylong _pyrepl
+    antigravity bdb cProfile cmd code compileall configparser curses dbm doctest email ensurepip filecmp fileinput ftplib
+    getpass http idlelib imaplib lib2to3 mailbox mimetypes modulefinder multiprocessing netrc nturl2path optparse pdb
+    pickletools plistlib poplib profile pstats pty pyclbr pydoc pydoc_data rlcompleter sched shelve smtplib socketserver
+    sqlite3 stringprep symtable tabnanny tarfile this tkinter trace tracemalloc turtle tty unittest uuid venv wave
+    webbrowser wsgiref xmlrpc zipapp zoneinfo xml/dom xml/sax importlib/metadata""".split()
 )
 ENCODINGS = {"__init__", "aliases", "ascii", "cp437", "latin_1", "utf_8"}
 
@@ -29,7 +29,8 @@ def wanted(name: str) -> bool:
     path = PurePosixPath(name)
     if path.parts[0] == "encodings":
         return path.stem in ENCODINGS
-    return path.suffix == ".py" and path.parts[0].removesuffix(".py") not in LEFT_OUT
+    places = {path.with_suffix("").as_posix(), *(folder.as_posix() for folder in path.parents)}
+    return path.suffix == ".py" and not places & LEFT_OUT
 
 
 def compiled(name: str, source: bytes, optimize: int) -> bytes:

@@ -70,6 +70,8 @@ def run(cell: str, source: str) -> dict[str, Any]:
             value = within_time([code for code in (body, last) if code], SECONDS)
             outcome = shown(cell, value)
     except BaseException as error:
+        if isinstance(error, ModuleNotFoundError):
+            error.add_note(f"{error.name} is not in the page: run this chapter in Jupyter.")
         outcome = {"error": told(error), "line": line_of(error, name)}
     return {"printed": printed.getvalue(), **outcome}
 

@@ -11,4 +11,4 @@ def no_grad() -> Any:
 def __getattr__(name: str) -> NoReturn:
     if name.startswith("__"):  # Python's own questions, asked of every module
         raise AttributeError(name)
-    raise RuntimeError(f"torch is not in the page, and this needs torch.{name}: run this chapter in Jupyter")
+    raise RuntimeError(f"torch is not in the page, and this needs torch.{name}: run this chapter in Jupyter.")
