@@ -31,7 +31,8 @@ const TYPES = { ".html": "text/html", ".css": "text/css", ".js": "text/javascrip
 const server = createServer(async (request, response) => {
   try {
     const path = join(site, decodeURIComponent(new URL(request.url, "http://x").pathname));
-    response.writeHead(200, { "content-type": TYPES[extname(path)] ?? "application/octet-stream" }).end(await readFile(path));
+    const body = await readFile(path);
+    response.writeHead(200, { "content-type": TYPES[extname(path)] ?? "application/octet-stream" }).end(body);
   } catch {
     response.writeHead(404).end();
   }
@@ -125,6 +126,10 @@ async function stumble(cell, fail) {
   const wrong = await cell.run("x = 1\n\nx / 0\n");
   if (wrong !== "It fails in line 3.") fail(`an error in line 3 is told so: ${wrong}`);
   if ((await cell.locator.locator(".live-lines .wrong").innerText()) !== "3") fail("the line of the error is not marked");
+  await cell.run("import runner\nrunner.SECONDS = 0.5");
+  if (!/line 4/.test(await cell.run("def f():\n    try:\n        while True:\n            pass\n    except Exception:\n        f()\nf()"))) {
+    fail(`what never ends is not stopped in its line: ${await cell.out.innerText()}`);
+  }
   if (/runner|_pyodide/.test(await cell.out.innerText())) fail(`an error shows lines that are not the reader's: ${await cell.out.innerText()}`);
 }
 

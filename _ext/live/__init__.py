@@ -19,10 +19,12 @@ from typing import Any
 
 from docutils import nodes
 from sphinx.application import Sphinx
+from sphinx.util import logging
 from sphinx.util.console import bold
 
 from kvpaged.exercises import exercises
 
+logger = logging.getLogger(__name__)
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 PYODIDE = ROOT / "tools" / "node_modules" / "pyodide"
@@ -46,16 +48,19 @@ def add_cells(app: Sphinx, page: str, template: str, context: dict[str, Any], do
         return
     if bundle := packed(app):
         megabytes = f"{size_on_the_way(bundle) / 1e6:.1f}"
+        # In a file of its own: a page that is not built again finds the newest Python all the same.
+        known = json.dumps({"name": bundle.name, "megabytes": megabytes})
+        bundle.with_name("bundle.js").write_text(f"globalThis.kvpaged = {{ bundle: {known} }};\n", encoding="utf-8")
         note = (
-            f"The cells with buttons run in this page. The first run fetches Python from this site, {megabytes} MB, "
-            "and takes some five seconds on a laptop once it is here, longer on a phone. Your browser keeps it: "
-            "on the next visit it starts in one or two.<noscript> (That needs JavaScript, which is off.)</noscript>"
+            "The cells with buttons run in this page. The first change or run fetches Python from this site, "
+            f"{megabytes} MB, and starts it: in about six seconds on a laptop once it is here, later on a phone. Your "
+            "browser keeps it, and starts it in about two at the next visit."
+            "<noscript> (That needs JavaScript, which is off.)</noscript>"
         )
         app.add_css_file("live/cells.css")
         app.add_css_file("picture.css")
-        app.add_js_file("live/progress.js", loading_method="defer")
-        app.add_js_file("live/python.js", loading_method="defer", **{"data-bundle": bundle.name})
-        app.add_js_file("live/cells.js", loading_method="defer", **{"data-megabytes": megabytes})
+        for script in ("bundle.js", "progress.js", "python.js", "cells.js"):
+            app.add_js_file(f"live/{script}", loading_method="defer")
     else:
         note = (
             "Some cells would run here, in the page, had <code>npm ci --prefix tools</code> brought Python for the "
@@ -103,7 +108,7 @@ def packed(app: Sphinx) -> Path | None:
     folder = Path(app.outdir, "_static", "live")
     bundle = folder / f"kvpaged-python-{digest[:12]}.js"
     if not bundle.exists():
-        print(bold("packing Python for the pages... "), end="", flush=True)
+        logger.info(bold("packing Python for the pages... "), nonl=True)
         folder.mkdir(parents=True, exist_ok=True)
         for old in folder.glob("kvpaged-python-*.js"):
             old.unlink()
@@ -112,7 +117,7 @@ def packed(app: Sphinx) -> Path | None:
         command = ["node", HERE / "pack.mjs", PYODIDE, archive, bundle]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         archive.unlink()
-        print("done")
+        logger.info("done")
     return bundle
 
 

@@ -14,12 +14,12 @@ LIBRARY = Path("/library.zip")
 
 # Needs a network, other processes, a terminal or a debugger, which a page has not; or is of no use to its cells.
 LEFT_OUT = set(
-    """_aix_support _android_support _apple_support _ios_support _osx_support _pydatetime _pydecimal _pyio _pylong _pyrepl
-    antigravity bdb cProfile cmd code compileall configparser curses dbm doctest email ensurepip filecmp fileinput ftplib
-    getpass http idlelib imaplib lib2to3 mailbox mimetypes modulefinder multiprocessing netrc nturl2path optparse pdb
-    pickletools plistlib poplib profile pstats pty pyclbr pydoc pydoc_data rlcompleter sched shelve smtplib socketserver
-    sqlite3 stringprep symtable tabnanny tarfile this tkinter trace tracemalloc turtle tty unittest uuid venv wave
-    webbrowser wsgiref xmlrpc zipapp zoneinfo xml/dom xml/sax importlib/metadata""".split()
+    """_aix_support _android_support _apple_support _ios_support _osx_support _pydatetime _pydecimal _pyio _pylong
+    _pyrepl antigravity bdb cProfile cmd code compileall configparser curses dbm doctest email ensurepip filecmp
+    fileinput ftplib getpass http idlelib imaplib lib2to3 mailbox mimetypes modulefinder multiprocessing netrc
+    nturl2path optparse pdb pickletools plistlib poplib profile pstats pty pyclbr pydoc pydoc_data rlcompleter sched
+    shelve smtplib socketserver sqlite3 stringprep symtable tabnanny tarfile this tkinter trace tracemalloc turtle tty
+    unittest uuid venv wave webbrowser wsgiref xmlrpc zipapp zoneinfo xml/dom xml/sax importlib/metadata""".split()
 )
 ENCODINGS = {"__init__", "aliases", "ascii", "cp437", "latin_1", "utf_8"}
 

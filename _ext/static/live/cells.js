@@ -2,8 +2,7 @@
 (function () {
   "use strict";
 
-  const { python, progress } = kvpaged;
-  const PACKAGE = document.currentScript.dataset.megabytes;
+  const { bundle, python, progress } = kvpaged;
 
   const make = (tag, properties = {}, ...children) => {
     const element = Object.assign(document.createElement(tag), properties);
@@ -193,7 +192,7 @@
     // What needs Python, with a word about where it is. Resolves to the answer, or null.
     async function asking(request) {
       busy(true);
-      say(python.started() ? "Running …" : `Python starts: the first time, ${PACKAGE} MB come from this site …`);
+      say(python.started() ? "Running …" : `Python starts: the first time, ${bundle.megabytes} MB come from this site …`);
       python.warm().then(() => go.disabled && say("Running …"), () => {});
       try {
         const began = await python.warm() && performance.now();

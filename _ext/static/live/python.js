@@ -2,11 +2,10 @@
 //
 // Its files are kept in the browser, and so is Python's memory as it was when all was imported: the next visit begins there,
 // and fetches nothing. The worker has the address `data:`, so that it runs in a page opened as a file too.
-globalThis.kvpaged ??= {};
 kvpaged.python = (function () {
   "use strict";
 
-  const { bundle } = document.currentScript.dataset;
+  const bundle = kvpaged.bundle.name;
   const address = document.currentScript.src.replace(/[^/]*$/, "") + bundle;
   const MOST_MEMORY = 200e6; // bytes: a worker's memory grows, and never shrinks
   let files = null, snapshot = null; // blobs, which a worker is handed without a copy
