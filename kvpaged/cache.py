@@ -29,6 +29,11 @@ class PagedKVCache(Memory[Sequence]):
             raise ValueError("the prompt is empty; a sequence needs at least one token to compute logits from")
         return Sequence.begin(self, tokens, packed, cache_salt)
 
+    @property
+    def holds_any(self) -> bool:
+        """Whether it holds keys and values of any token."""
+        return len(self.prefix) > 0 or any(sequence.num_computed for sequence in self.sequences)
+
     def salvage(self, kept: Iterable[Sequence]) -> None:
         """Keep these sequences as they stand, and nothing else, whatever an interrupt left half done.
 

@@ -33,6 +33,8 @@ from kvpaged.page import PageStorage
 from kvpaged.page_pool import OutOfPages
 from kvpaged.poison import PoisonedStorage
 from kvpaged.sequence import Sequence as PagedSequence
+from kvpaged.tier import Store, Tier, TieredKVCache
+from kvpaged.tier.fingerprint import fingerprint
 
 ATTEMPTS = 3  # times that `generate` runs a step that fails
 HISTORY = 100_000  # steps that `Engine.history` remembers
@@ -65,6 +67,8 @@ class Engine:
         events: EventLog | None = None,
         poisoned: bool = False,
         storage: Callable[..., PageStorage] = PageStorage,
+        tier: Tier | None = None,
+        store: Store = Store.AT_ONCE,
     ) -> None:
         """Open an engine on a model.
 
@@ -72,7 +76,8 @@ class Engine:
         most. max_waiting: requests that may wait; one more raises QueueFull. num_speculative_tokens: how many tokens to
         guess at each step from what the context says elsewhere (prompt lookup); 0 guesses none. tokenizer: the
         model's own, if None. poisoned: check every access to a page, slowly (see `kvpaged.poison`). storage: what opens
-        the pages, called as `PageStorage` is (see `kvpaged.quantised`). Raises ValueError for a number out of range.
+        the pages, called as `PageStorage` is (see `kvpaged.quantised`). tier: where pages go that leave the pool, and
+        store when (see `kvpaged.tier`). Raises ValueError for a number out of range, and for a tier of other weights.
         """
         if isinstance(model, str):
             raise TypeError(f"model is {model!r}, a name: load it first, Engine(load_model({model!r}))")
@@ -81,7 +86,15 @@ class Engine:
             tokenizer = load_tokenizer(model.checkpoint)
         self.tokenizer = tokenizer
         self._storage = open_storage(model, num_pages, page_size, kind=PoisonedStorage if poisoned else storage)
-        self.cache = PagedKVCache(num_pages, page_size, prefix_caching, self._storage, events)
+        if tier is None:
+            self.cache = PagedKVCache(num_pages, page_size, prefix_caching, self._storage, events)
+        else:
+            if tier.computed_by != fingerprint(model):
+                raise ValueError(
+                    "the tier does not say that its pages are of these weights: "
+                    "open it with computed_by=kvpaged.tier.fingerprint.fingerprint(model)"
+                )
+            self.cache = TieredKVCache(num_pages, page_size, tier, store, self._storage, events)
         if isinstance(self._storage, PoisonedStorage):
             self._storage.watch(self.cache)
         self.max_waiting = None if max_waiting is None else positive_int("max_waiting", max_waiting)
@@ -277,7 +290,10 @@ class Engine:
         self._others = None
 
     def _settle(self) -> None:
-        """Finish what was left half done because not even the salvage was left in peace; end what nobody wants."""
+        """Finish what was left half done because not even the salvage was left in peace; end what nobody wants.
+
+        Pages that wait for the tier are stored.
+        """
         if self._is_stepping:
             raise RuntimeError("a step of this engine is under way: call it when the step is over")
         if self._others is not None:
@@ -288,6 +304,9 @@ class Engine:
                     end(request, self._scheduler)
                 self._finish(self._over())
             self._unwanted = set()
+        if isinstance(self.cache, TieredKVCache):
+            with self._whole():
+                self.cache.outbound.run()
 
     def _refuse_if_stuck(self) -> None:
         """Raise OutOfPages if requests wait for pages that none of them, and no eviction, will ever give back."""

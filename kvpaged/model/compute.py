@@ -47,8 +47,7 @@ def claim(cache: PagedKVCache, model: LanguageModel) -> None:
     storage, found = cache.storage, _weights(model)
     if not isinstance(storage, PageStorage) or storage.computed_by == found:
         return
-    holds_any = len(cache.prefix) or any(sequence.num_computed for sequence in cache.sequences)
-    if storage.computed_by is not None and holds_any:
+    if storage.computed_by is not None and cache.holds_any:
         raise ValueError(
             "this cache holds keys and values of another model, or of other weights: release its sequences and call "
             "cache.prefix.clear(), or open a cache for each model"

@@ -41,6 +41,11 @@ class TieredKVCache(PagedKVCache):
         self.outbound = Outbound(self, tier, Policy(store))
         self.prefix.watchers.append(self.outbound)
 
+    @property
+    def holds_any(self) -> bool:
+        """Whether it, or its tier, holds keys and values of any token."""
+        return super().holds_any or len(self.tier) > 0
+
     def sequence(self, prompt_tokens: Iterable[int], cache_salt: Hashable = None) -> Sequence:
         """Begin a sequence, after what the tier has of its prompt was brought back.
 

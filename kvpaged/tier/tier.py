@@ -20,7 +20,10 @@ class Tier:
     """
 
     def __init__(self, records: RecordFile, page_size: int, computed_by: bytes = b"") -> None:
-        """`computed_by` names the weights (see `kvpaged.tier.fingerprint`). Pages of others are never found."""
+        """`computed_by` names the weights (see `kvpaged.tier.fingerprint`). Pages of others are never found.
+
+        Where one file has pages of several kinds that are equally large, it must name the kind as well.
+        """
         self.records = records
         self.page_size = page_size
         self.computed_by = computed_by
