@@ -133,6 +133,21 @@ async function stumble(cell, fail) {
   if (/runner|_pyodide/.test(await cell.out.innerText())) fail(`an error shows lines that are not the reader's: ${await cell.out.innerText()}`);
 }
 
+// A run of the reader's own is played by the book's player.
+const RUN = `from kvpaged import EventLog, PagedKVCache
+from kvpaged.figures import TracePlayer
+cache = PagedKVCache(8, 4, events=EventLog())
+cache.sequence(range(6)).release()
+TracePlayer(cache.events, 4, 8)`;
+async function replay(cell, fail) {
+  await cell.run(RUN);
+  const player = cell.out.locator(".kvt[data-ready]");
+  await player.focus();
+  await cell.page.keyboard.press("Home");
+  await cell.page.keyboard.press("ArrowRight");
+  if ((await player.getAttribute("data-event")) !== "1") fail("a player in a live cell does not play");
+}
+
 // In by typing, on by Ctrl and Enter, out by Escape and Tab.
 async function type(cell, fail) {
   const keyboard = cell.page.keyboard;
@@ -238,6 +253,7 @@ for (const way of [served, opened]) {
     if (!stumbled) {
       const cell = new Cell(page, page.locator(".tag_live").first());
       await stumble(cell, fail);
+      await replay(cell, fail);
       await type(cell, fail);
       stumbled = true;
     }

@@ -131,10 +131,17 @@
     return element;
   }
 
+  // HTML as a notebook shows it: a player's script runs, which it does not when HTML is put into a page as text.
+  function live(html) {
+    const element = make("div", { innerHTML: html });
+    for (const idle of element.querySelectorAll("script:not([type])")) idle.replaceWith(make("script", { textContent: idle.textContent }));
+    return element;
+  }
+
   function shown(cell, outcome, refused) {
     const parts = [];
     if (outcome.printed) parts.push(make("pre", { className: "live-text", textContent: outcome.printed }));
-    if (outcome.html) parts.push(make("div", { innerHTML: outcome.html }));
+    if (outcome.html) parts.push(live(outcome.html));
     if (outcome.text) parts.push(make("pre", { className: "live-text", textContent: outcome.text }));
     if (outcome.error) parts.push(make("pre", { className: "live-text live-error", textContent: outcome.error }));
     if (outcome.playground) parts.push(playground(cell, outcome.playground, refused));
