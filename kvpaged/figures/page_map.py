@@ -69,9 +69,8 @@ def describe_pages(pages: list[PageView], page_size: int, counting_tokens: bool)
     """Say in words what a map of these pages shows."""
     free = [page.page_id for page in pages if page.free]
     idle = [page.page_id for page in pages if page.idle]
-    words = [
-        f"{count_of(len(pages), 'page')} of {count_of(page_size, 'slot')}: {len(pages) - len(free)} used, {len(free)} free."
-    ]
+    pool = f"{count_of(len(pages), 'page')} of {count_of(page_size, 'slot')}"
+    words = [f"{pool}: {len(pages) - len(free)} used, {len(free)} free."]
     owners: dict[Owner, list[PageView]] = {}
     for page in pages:
         for owner in page.uses:

@@ -46,9 +46,9 @@ PIECES: dict[str, Piece] = {
 EXERCISES = tuple(piece.exercise for piece in PIECES.values())
 
 
-def convict(number: str) -> Conviction:
+def convict(number: str, seed: int = 0) -> Conviction:
     """Play random histories with that bug in place until somebody objects. Raises ValueError for no piece's number."""
-    return conviction.convict(_find(number))
+    return conviction.convict(_find(number), seed)
 
 
 def broken(number: str) -> AbstractContextManager[None]:

@@ -25,7 +25,7 @@ PIECE = piece(
     title="two texts with one key",
     broken=agreeing,
     mended=mini.agreeing,
-    trials=histories("agreeing", vocabulary=(0, 1, 31), page_sizes=(2,)),
+    trials=histories("agreeing", vocabulary=(0, 1, 31), page_sizes=(2,), beginnings=((1, 0), (0, 31))),
     convicted_by="law 2",
     hints=(
         "What is the key of [1, 0], and what is that of [0, 31]?",

@@ -7,7 +7,7 @@ from random import Random
 
 from kvpaged import mini
 from kvpaged.exercises.exercise import Function, Seen
-from kvpaged.exercises.museum.piece import piece
+from kvpaged.exercises.museum.piece import BY_COUNT, piece
 from kvpaged.exercises.museum.played import Beginning
 from kvpaged.exercises.museum.serving import servings
 from kvpaged.figures.picture import Picture
@@ -69,7 +69,7 @@ PIECE = piece(
     broken=hit_rate,
     mended=_mended,
     trials=_watched,
-    convicted_by="No law is broken",
+    convicted_by=BY_COUNT,
     against="a rate that is counted by hand",
     hints=(
         "Some requests begin twice. Why, and what do they find the second time?",

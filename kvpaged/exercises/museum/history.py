@@ -117,10 +117,12 @@ def histories(
     page_sizes: tuple[int, ...] = (1, 2, 2, 3),
     pool_sizes: tuple[int, ...] = (2, 3, 3, 4, 6),
     verbs: tuple[str, ...] = ("begin", "begin", "append", "append", "end", "fork"),
+    beginnings: tuple[tuple[int, ...], ...] = ((),),
 ) -> Callable[[Random, int], History]:
     """Makes random histories of a given size: so many texts begin, grow, fork or end.
 
-    computed_at_once: how often what has just got its slots is computed before anything else happens.
+    computed_at_once: how often what has just got its slots is computed before anything else happens. beginnings: how
+    the first texts begin; later ones begin like any before them.
     """
 
     def make(chance: Random, size: int) -> History:
@@ -128,7 +130,7 @@ def histories(
         names = iter("ABCDEFGHIJKLMNOP")
         lines: list[Line] = []
         waiting: dict[str, bool] = {}  # live texts: has one tokens that are not computed?
-        said: list[tuple[int, ...]] = [()]
+        said = [*beginnings]
         for _ in range(size + 1):
             verb = chance.choice(verbs) if waiting else "begin"
             name = chance.choice([*waiting]) if waiting else ""

@@ -4,7 +4,7 @@ from typing import Any
 
 from kvpaged import mini
 from kvpaged.exercises.museum.history import histories
-from kvpaged.exercises.museum.piece import piece
+from kvpaged.exercises.museum.piece import BY_COUNT, piece
 from kvpaged.mini import Cache, Node, share
 
 
@@ -31,7 +31,7 @@ PIECE = piece(
     broken=insert,
     mended=mini.insert,
     trials=histories("insert", computed_at_once=0.5),
-    convicted_by="No law is broken",
+    convicted_by=BY_COUNT,
     hints=(
         "Two sequences computed the same tokens at the same time, each in a page of its own. What is the trie asked?",
         "A page is new to the cache if its tokens are. A twin is a child that holds the same tokens, whatever its "

@@ -30,12 +30,16 @@ class Trial(Protocol):
     def draw(self, function: Function) -> Mapping[str, Picture]: ...
 
 
+BY_COUNT = "No law is broken"
 Trials = Callable[[Random, int], Trial]
 
 
 @dataclass(frozen=True)
 class Piece:
-    """broken: the bug, as the reader meets it. convicted_by: words that its conviction says."""
+    """broken: the bug, as the reader meets it. convicted_by: words that its conviction says.
+
+    BY_COUNT, if no law is broken: then what can be counted is compared.
+    """
 
     exercise: Build
     broken: Function
