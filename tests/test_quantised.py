@@ -52,18 +52,18 @@ def test_codes_are_unpacked_as_they_were_packed(bits: int) -> None:
 @pytest.mark.parametrize("bits", [8, 4, 2])
 def test_what_is_read_back_is_within_half_a_step(bits: int, dim: int) -> None:
     numbers = torch.randn(4, 16, 32) * torch.logspace(-3, 3, 32)
-    codes, steps = quantise(numbers, bits, dim)
-    error = (unpack(codes, bits) * steps.unsqueeze(dim) - numbers).abs()
-    assert (error <= steps.unsqueeze(dim) * (0.5 + 1e-5)).all()
-    assert (steps.unsqueeze(dim) * (2 ** (bits - 1) - 1)).allclose(numbers.abs().amax(dim, keepdim=True))
+    codes, scales = quantise(numbers, bits, dim)
+    error = (unpack(codes, bits) * scales.unsqueeze(dim) - numbers).abs()
+    assert (error <= scales.unsqueeze(dim) * (0.5 + 1e-5)).all()
+    assert (scales.unsqueeze(dim) * (2 ** (bits - 1) - 1)).allclose(numbers.abs().amax(dim, keepdim=True))
 
 
 def test_zeros_are_read_back_as_zeros_and_what_is_not_a_number_stays_visible() -> None:
-    codes, steps = quantise(torch.zeros(3, 8), 4, -1)
-    assert (unpack(codes, 4) * steps[:, None] == 0).all()
+    codes, scales = quantise(torch.zeros(3, 8), 4, -1)
+    assert (unpack(codes, 4) * scales[:, None] == 0).all()
     spoiled = torch.tensor([[1.0, float("nan")], [1.0, float("inf")]])
-    codes, steps = quantise(spoiled, 8, -1)
-    assert not (unpack(codes, 8) * steps[:, None])[:, 1].isfinite().any()
+    codes, scales = quantise(spoiled, 8, -1)
+    assert not (unpack(codes, 8) * scales[:, None])[:, 1].isfinite().any()
 
 
 @pytest.mark.parametrize("bits", [8, 4, 2])
@@ -71,12 +71,12 @@ def test_zeros_are_read_back_as_zeros_and_what_is_not_a_number_stays_visible() -
 def test_bytes_are_what_the_tensors_take(bits: int, sharing: tuple[str, str]) -> None:
     storage = TailStorage(*SHAPE, bits=bits, keys=sharing[0], values=sharing[1])
     codes = 2 * SIZE * DIM * bits // 8
-    steps = sum(4 * (SIZE if each == "token" else DIM) for each in sharing)
-    assert storage.bytes_per_page == LAYERS * HEADS * (codes + steps)
-    assert storage.num_bytes == sum(tensor.nbytes for tensor in storage.codes + storage.steps)
+    scales = sum(4 * (SIZE if each == "token" else DIM) for each in sharing)
+    assert storage.bytes_per_page == LAYERS * HEADS * (codes + scales)
+    assert storage.num_bytes == sum(tensor.nbytes for tensor in storage.codes + storage.scales)
     filled(storage, 20)
     assert (storage.num_tails, storage.tails.shape[2]) == (2, 2)
-    assert storage.num_bytes == sum(tensor.nbytes for tensor in [*storage.codes, *storage.steps, storage.tails])
+    assert storage.num_bytes == sum(tensor.nbytes for tensor in [*storage.codes, *storage.scales, storage.tails])
 
 
 @pytest.mark.parametrize("bits", [8, 4, 2])
@@ -165,7 +165,7 @@ def test_a_step_for_each_token_does_not_depend_on_its_neighbours() -> None:
     alone, together = TokenStorage(*SHAPE, bits=4), TokenStorage(*SHAPE, bits=4)
     alone.write(0, [3], keys[3:4], values[3:4])
     together.write(0, range(16), keys, values)
-    for ours, theirs in zip(alone.codes + alone.steps, together.codes + together.steps, strict=True):
+    for ours, theirs in zip(alone.codes + alone.scales, together.codes + together.scales, strict=True):
         assert torch.equal(ours[0, 0, :, 3], theirs[0, 0, :, 3])
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from kvpaged.engine import Engine, SamplingParams
 from kvpaged.engine.output import CompletionOutput
+from kvpaged.lab.stored import found_last
 from kvpaged.model import load_model
 from kvpaged.page import PageStorage
 from kvpaged.poison import NAN, PoisonedStorage, PoisonError
@@ -23,14 +24,14 @@ PROMPTS = [story.text + story.questions[0].prompt for story in STORIES]
 
 
 class Poisoned(PoisonedStorage, QuantisedStorage):
-    """Where pages hold codes, it is steps and tails that can be no numbers."""
+    """Where pages hold codes, it is scales and tails that can be no numbers."""
 
     def _spoil(self, page_id: int, first_slot: int) -> None:
-        for steps, sharing in zip(self.steps, self.sharing, strict=True):
+        for scales, sharing in zip(self.scales, self.sharing, strict=True):
             if sharing == "token":
-                steps[:, page_id, :, first_slot:] = NAN
+                scales[:, page_id, :, first_slot:] = NAN
             elif not first_slot:
-                steps[:, page_id] = NAN
+                scales[:, page_id] = NAN
         if self.tail_of[page_id] >= 0:
             self.tails[:, :, self.tail_of[page_id], :, first_slot:] = NAN
         self._digests[:, page_id, first_slot:] = 0
@@ -45,11 +46,11 @@ class PoisonedTails(Poisoned, TailStorage):
 
 
 def serve(storage: Open, prompts: list[str], params: SamplingParams = GREEDY, **options: int) -> list[CompletionOutput]:
-    """All continuations, with the laws checked after every step."""
+    """All continuations, with the laws checked after every scale."""
     engine = Engine(MODEL, **{"num_pages": 512} | options, storage=storage)
     requests = [engine.submit(prompt, params) for prompt in prompts]
     while engine.num_unfinished:
-        engine.step()
+        engine.scale()
         engine.check()
     return [branch for request in requests for branch in engine.output(request).outputs]
 
@@ -89,6 +90,15 @@ def test_requests_get_the_bits_in_engines_of_any_shape_that_they_get_alone(stora
     for what in ("preempted", "guesses that came true", "copies"):
         assert counts[what] > 5, what
     assert (counts["tokens found in the cache"] > 100) == (not by_page)
+
+
+def test_what_was_found_last_says_what_the_book_says() -> None:
+    """Stored by `tools/check_quantised.py` and `benchmarks/quantised.py`."""
+    recall, speed = (found_last("quantised")[part] for part in ("recall", "speed"))
+    assert recall["stories"] == 1000
+    for name, found in recall["found"].items():
+        assert (found["right"] == 1000) == ("2 bits" not in name), name
+    assert {(each["threads"], each["bytes"] >= 32e6) for each in speed["found"]} == {(1, True), (2, True)}
 
 
 def test_rewriting_pages_change_the_bits_of_a_request_with_its_company() -> None:

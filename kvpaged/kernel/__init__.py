@@ -67,15 +67,15 @@ class Plan:
 def attention_on_codes(plan: Plan, query: Tensor, keys: CodedPages, values: CodedPages, tail_of: Tensor) -> Tensor:
     """The same as `attention` on pages that hold codes: to the bit what it makes of the numbers read back.
 
-    keys, values: codes, uint8 [num_pages, num_kv_heads, page_size, bytes]; steps, float32 [num_pages, num_kv_heads,
+    keys, values: codes, uint8 [num_pages, num_kv_heads, page_size, bytes]; scales, float32 [num_pages, num_kv_heads,
     page_size], or [..., head_dim] where they are those of channels; whether they are; and tails, float32 [tails,
     num_kv_heads, page_size, head_dim]. tail_of: int32 [num_pages], where among the tails a page also stands, or -1: a
     query that stands in the page reads it there. The plan is made `by_page`.
     """
     codes, *_ = keys
     integers = [8 * codes.shape[3] // query.shape[2], tail_of.data_ptr()]
-    for codes, steps, by_channel, tails in (keys, values):
-        integers += [codes.data_ptr(), steps.data_ptr(), by_channel, tails.data_ptr()]
+    for codes, scales, by_channel, tails in (keys, values):
+        integers += [codes.data_ptr(), scales.data_ptr(), by_channel, tails.data_ptr()]
     coded = np.array(integers, dtype=np.int64)
     # The addresses of pages in float32 are not looked at.
     return _attend(plan, query, codes.shape[:3], attention_float32, [coded.ctypes.data] * 3)

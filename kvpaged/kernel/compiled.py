@@ -45,7 +45,7 @@ LOG2_E = 1 / math.log(2)
 # Vector instructions. AVX-512 has 32 registers of 16 floats; elsewhere 8 floats keep the accumulators in registers.
 LANES = 16 if llvmlite.binding.get_host_cpu_features().get("avx512f") else 8
 PHASES, ARGUMENTS = 5, 20  # at most, of what runs in threads
-CODED = 10  # integers that say where codes are, see `_read_block`
+CODED = 10  # integers that say where codes are, see `read_block`
 PHASE = 16  # bytes: how many items are taken, how many are done
 BLOCK_SIZE = 2 * PHASES + ARGUMENTS
 OUTPUTS = 64  # of a linear layer, for two panels of tokens: one work item
@@ -159,7 +159,7 @@ def attend(
 ):
     """Attention of all queries, as far as nobody else takes their items.
 
-    coded_at: 0, or the address of what `_read_block` needs of pages that hold codes. Their numbers are read back block
+    coded_at: 0, or the address of what `read_block` needs of pages that hold codes. Their numbers are read back block
     by block, one kv head at a time, and used from there as others from their pages.
 
     A query that sees one split goes to the output; what others get of each split goes to `partial`, unscaled, with its
@@ -225,7 +225,7 @@ def attend(
                 for kv_head in range(num_kv_heads):
                     base = keys.ctypes.data + kv_head * head_bytes
                     if coded_at:
-                        base = _read_block(
+                        base = read_block(
                             coded_at, 0, page_tables[sequence], start + tile + token, start + count, position,
                             kv_head, num_kv_heads, page_size, block,
                         )  # fmt: skip
@@ -271,7 +271,7 @@ def attend(
                 for kv_head in range(num_kv_heads):
                     base = values.ctypes.data + kv_head * head_bytes
                     if coded_at:
-                        base = _read_block(
+                        base = read_block(
                             coded_at, 1, page_tables[sequence], start + tile + token, start + count, position,
                             kv_head, num_kv_heads, page_size, block,
                         )  # fmt: skip
@@ -300,7 +300,7 @@ def attend(
                     for kv_head in range(num_kv_heads):
                         base = values.ctypes.data + kv_head * head_bytes
                         if coded_at:
-                            base = _read_block(
+                            base = read_block(
                                 coded_at, 1, page_tables[sequence], start + tile + token, start + count, position,
                                 kv_head, num_kv_heads, page_size, block,
                             )  # fmt: skip
@@ -338,17 +338,17 @@ def attend(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _read_block(coded_at, which, page_table, first, stop, position, kv_head, num_kv_heads, page_size, block):
+def read_block(coded_at, which, page_table, first, stop, position, kv_head, num_kv_heads, page_size, block):
     """Read back a block of tokens from `first` on, of one kv head, as a query at `position` reads it; return where.
 
     coded_at: the address of `CODED` integers, see `kvpaged.kernel.attention_on_codes`. which: 0 for K, 1 for V.
     """
     coded = carray(_pointer(coded_at), (CODED,), np.int64)
     bits, tail_of_at, head_dim, own = coded[0], coded[1], block.shape[1], position // page_size
-    codes_at, steps_at, by_channel, tails_at = (
+    codes_at, scales_at, by_channel, tails_at = (
         coded[2 + 4 * which], coded[3 + 4 * which], coded[4 + 4 * which], coded[5 + 4 * which],
     )  # fmt: skip
-    width, steps = head_dim * bits // 8, head_dim if by_channel else page_size
+    width, scales = head_dim * bits // 8, head_dim if by_channel else page_size
     index, slot = first // page_size, first % page_size
     ahead = first + BLOCK  # request the codes of the next block, which may be anywhere
     if ahead < stop:
@@ -370,28 +370,28 @@ def _read_block(coded_at, which, page_table, first, stop, position, kv_head, num
             _copy_bytes(target, tails_at + row * head_dim * _FLOAT_BYTES, run * head_dim * _FLOAT_BYTES)
         else:
             row_at = codes_at + (head * page_size + slot) * width
-            step_at = steps_at + (head * steps + (0 if by_channel else slot)) * _FLOAT_BYTES
+            scale_at = scales_at + (head * scales + (0 if by_channel else slot)) * _FLOAT_BYTES
             if bits == 8 and by_channel:
-                _read_rows(row_at, run, width, step_at, target, 8, 1)
+                _read_rows(row_at, run, width, scale_at, target, 8, 1)
             elif bits == 8:
-                _read_rows(row_at, run, width, step_at, target, 8, 0)
+                _read_rows(row_at, run, width, scale_at, target, 8, 0)
             elif bits == 4 and by_channel:
-                _read_rows(row_at, run, width, step_at, target, 4, 1)
+                _read_rows(row_at, run, width, scale_at, target, 4, 1)
             elif bits == 4:
-                _read_rows(row_at, run, width, step_at, target, 4, 0)
+                _read_rows(row_at, run, width, scale_at, target, 4, 0)
             elif by_channel:
-                _read_rows(row_at, run, width, step_at, target, 2, 1)
+                _read_rows(row_at, run, width, scale_at, target, 2, 1)
             else:
-                _read_rows(row_at, run, width, step_at, target, 2, 0)
+                _read_rows(row_at, run, width, scale_at, target, 2, 0)
             if width % LANES:
                 codes = carray(_pointer(row_at), (run, width), np.uint8)
-                step = carray(_pointer(step_at), (steps,), np.float32)
+                scale = carray(_pointer(scale_at), (scales,), np.float32)
                 for i in range(run):
                     for number in range(head_dim):
                         if number % width >= width // LANES * LANES:
                             code = np.int64(codes[i, number % width]) >> number // width * bits & (1 << bits) - 1
                             whole = np.float32(code - (1 << bits - 1))
-                            block[done + i, number] = whole * step[number if by_channel else i]
+                            block[done + i, number] = whole * scale[number if by_channel else i]
         done, index, slot = done + run, index + 1, 0
     return np.int64(block.ctypes.data)
 
@@ -1055,21 +1055,21 @@ def _weigh_block(_typing, pages, base, row, weights, head_dim, output, group, ah
 
 
 @intrinsic(prefer_literal=True)
-def _read_rows(_typing, codes, count, width, steps, output, bits, by_channel):
-    """Codes of `count` tokens, `width` bytes each, times their steps: rows of floats, as far as whole vectors go.
+def _read_rows(_typing, codes, count, width, scales, output, bits, by_channel):
+    """Codes of `count` tokens, `width` bytes each, times their scales: rows of floats, as far as whole vectors go.
 
-    steps: the address of a step for each token, or (by_channel) of one for each number of a row.
+    scales: the address of a scale for each token, or (by_channel) of one for each number of a row.
     """
     num_bits, each = bits.literal_value, by_channel.literal_value
 
     def emit(b: ir.IRBuilder, values: list[ir.Value]) -> None:
-        codes, count, width, steps, output, _, _ = values
+        codes, count, width, scales, output, _, _ = values
         part_bytes = b.mul(width, _ADDRESS(_FLOAT_BYTES))  # of the numbers that lie in the same bits
         with _counting(b, _ADDRESS(0), count, 1) as (row, _):
             row_at = b.add(codes, b.mul(row, width))
             to = b.add(output, b.mul(row, b.mul(part_bytes, _ADDRESS(8 // num_bits))))
             if not each:
-                own = _splat(b, b.load(_at(b, steps, b.mul(row, _ADDRESS(_FLOAT_BYTES)), _FLOAT)))
+                own = _splat(b, b.load(_at(b, scales, b.mul(row, _ADDRESS(_FLOAT_BYTES)), _FLOAT)))
             with _counting(b, _ADDRESS(0), b.and_(width, _ADDRESS(-LANES)), LANES) as (at, _):
                 loaded = b.zext(b.load(_at(b, row_at, at, ir.VectorType(ir.IntType(8), LANES)), align=1), _INTS)
                 for part in range(8 // num_bits):
@@ -1077,10 +1077,10 @@ def _read_rows(_typing, codes, count, width, steps, output, bits, by_channel):
                     code = b.and_(code, _INTS([(1 << num_bits) - 1] * LANES))
                     whole = b.sitofp(b.sub(code, _INTS([1 << (num_bits - 1)] * LANES)), _FLOATS)
                     offset = b.add(b.mul(part_bytes, _ADDRESS(part)), b.mul(at, _ADDRESS(_FLOAT_BYTES)))
-                    step = _load(b, steps, offset) if each else own
-                    _store(b, b.fmul(whole, step), to, offset)
+                    scale = _load(b, scales, offset) if each else own
+                    _store(b, b.fmul(whole, scale), to, offset)
 
-    return _emitted(types.void, (codes, count, width, steps, output, bits, by_channel), emit)
+    return _emitted(types.void, (codes, count, width, scales, output, bits, by_channel), emit)
 
 
 @intrinsic

@@ -1,7 +1,7 @@
-"""Numbers as whole multiples of a step: the codes that stand in a page of fewer bits.
+"""Numbers as whole multiples of a scale: the codes that stand in a page of fewer bits.
 
-A step is the largest number that shares it, divided by the largest code. So nothing is cut off, and what is read back
-is never further from the number than half a step.
+A scale is the largest number that shares it, divided by the largest code. So nothing is cut off, and what is read back
+is never further from the number than half of it.
 """
 
 import torch
@@ -16,15 +16,15 @@ def largest_code(bits: int) -> int:
 
 
 def quantise(numbers: Tensor, bits: int, dim: int) -> tuple[Tensor, Tensor]:
-    """Codes and steps of `numbers` [..., head_dim]; the numbers along `dim` share a step.
+    """Codes and scales of `numbers` [..., head_dim]; the numbers along `dim` share a scale.
 
-    Returns the codes as uint8 [..., head_dim * bits / 8], see `pack`, and the steps as float32 in the shape of
+    Returns the codes as uint8 [..., head_dim * bits / 8], see `pack`, and the scales as float32 in the shape of
     `numbers` without `dim`.
     """
     most = largest_code(bits)
-    steps = numbers.float().abs().amax(dim, keepdim=True) / most
-    whole = (numbers / torch.where(steps == 0, 1.0, steps)).round().clamp(-most, most)
-    return pack(whole.to(torch.int8), bits), steps.squeeze(dim)
+    scales = numbers.float().abs().amax(dim, keepdim=True) / most
+    whole = (numbers / torch.where(scales == 0, 1.0, scales)).round().clamp(-most, most)
+    return pack(whole.to(torch.int8), bits), scales.squeeze(dim)
 
 
 def pack(whole: Tensor, bits: int) -> Tensor:

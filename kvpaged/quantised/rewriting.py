@@ -1,4 +1,4 @@
-"""The answer that does not hold: a page's steps grow with its tokens, and each time the page is written again.
+"""The answer that does not hold: a page's scales grow with its tokens, and each time the page is written again.
 
 It is here to be convicted: `PagedKVCache.check` says which slot was rewritten.
 """
@@ -17,7 +17,7 @@ class RewritingStorage(QuantisedStorage):
     was taken back, on what another request wrote behind a beginning that both have.
     """
 
-    def _store(self, layer: int, pages: Tensor, offsets: Tensor, rows: tuple[Tensor, Tensor]) -> None:
+    def store(self, layer: int, pages: Tensor, offsets: Tensor, rows: tuple[Tensor, Tensor]) -> None:
         for page_id in set(pages.tolist()):
             named = pages == page_id
             first = int(offsets[named].min())
@@ -26,5 +26,5 @@ class RewritingStorage(QuantisedStorage):
                 page = torch.zeros(self.page_size, *numbers.shape[1:])
                 page[:first], page[offsets[named]] = known, numbers[named]
                 dim = -1 if self.sharing[which] == "token" else -2
-                codes, steps = quantise(page.transpose(0, 1), self.bits, dim)
-                self.codes[which][layer][page_id], self.steps[which][layer][page_id] = codes, steps
+                codes, scales = quantise(page.transpose(0, 1), self.bits, dim)
+                self.codes[which][layer][page_id], self.scales[which][layer][page_id] = codes, scales

@@ -1,4 +1,4 @@
-"""Pages of fewer bits: K and V as codes, with the steps that they are multiples of."""
+"""Pages of fewer bits: K and V as codes, with the scales that they are multiples of."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ K, V = 0, 1
 class QuantisedStorage(PageStorage):
     """K and V on pages of 8, 4 or 2 bits a number. What is written and read are tensors of `dtype`, as ever.
 
-    bits: of a number. keys, values: what shares a step. "token": the numbers of one head of one token, whose step is
-    known when the token is. "channel": one number of a head in all tokens of a page, whose step is known when the page
-    is full. What happens until then is for each kind of storage to say, in `_store`.
+    bits: of a number. keys, values: what shares a scale. "token": the numbers of one head of one token, whose scale is
+    known when the token is. "channel": one number of a head in all tokens of a page, whose scale is known when the page
+    is full. What happens until then is for each kind of storage to say, in `store`.
 
-    codes, steps: of K, and of V: uint8 [num_layers, num_pages, num_kv_heads, page_size, bytes], see `codes.pack`, and
+    codes, scales: of K, and of V: uint8 [num_layers, num_pages, num_kv_heads, page_size, bytes], see `codes.pack`, and
     float32 [num_layers, num_pages, num_kv_heads, page_size or head_dim].
     tails: pages that also stand somewhere exact, float32 [num_layers, 2, tails, num_kv_heads, page_size, head_dim].
     tail_of: int32 [num_pages], where in `tails` a page stands, or -1. A token reads its own page there, if it is there,
@@ -63,24 +63,24 @@ class QuantisedStorage(PageStorage):
         pages = (self.num_layers, self.num_pages, self.num_kv_heads)
         codes = (*pages, self.page_size, self.head_dim * self.bits // 8)
         self.codes = [lazy_zeros(codes, torch.uint8) for _ in self.sharing]
-        self.steps = [lazy_zeros((*pages, count), torch.float32) for count in self._steps_per_head]
+        self.scales = [lazy_zeros((*pages, count), torch.float32) for count in self._scales_per_head]
         self.tails = torch.zeros(self.num_layers, 2, 0, self.num_kv_heads, self.page_size, self.head_dim)
         self.tail_of = torch.full((self.num_pages,), -1, dtype=torch.int32)
         self._digests = lazy_zeros((self.num_layers, self.num_pages, self.page_size), torch.int64)  # see `check`
 
     @property
-    def _steps_per_head(self) -> list[int]:
+    def _scales_per_head(self) -> list[int]:
         return [self.page_size if sharing == "token" else self.head_dim for sharing in self.sharing]
 
     @property
     def bytes_per_page(self) -> int:
-        """Codes and steps of one page, all layers."""
+        """Codes and scales of one page, all layers."""
         codes = 2 * self.page_size * self.head_dim * self.bits // 8
-        return self.num_layers * self.num_kv_heads * (codes + 4 * sum(self._steps_per_head))
+        return self.num_layers * self.num_kv_heads * (codes + 4 * sum(self._scales_per_head))
 
     @property
     def bytes_per_token(self) -> int:
-        """K and V of one token, all layers, with its share of the page's steps; rounded up."""
+        """K and V of one token, all layers, with its share of the page's scales; rounded up."""
         return -(-self.bytes_per_page // self.page_size)
 
     def keys(self, layer: int) -> Tensor:
@@ -116,21 +116,21 @@ class QuantisedStorage(PageStorage):
         refuse_other_devices(keys=keys, values=values)
         self._check_slots(slots)
         pages, offsets = slots // self.page_size, slots % self.page_size
-        self._store(layer, pages, offsets, (keys.detach().float(), values.detach().float()))
+        self.store(layer, pages, offsets, (keys.detach().float(), values.detach().float()))
         row, behind = (offsets[:, None] < torch.arange(self.page_size)).nonzero(as_tuple=True)
         self._digests[layer, pages[row], behind] = 0  # pages fill front to back: what stood behind is of another time
         self._note(layer, pages, offsets)
 
     def dump(self, page_id: int) -> bytes:
-        """Codes of K and V, then their steps. Raises IndexError for a page that does not exist."""
+        """Codes of K and V, then their scales. Raises IndexError for a page that does not exist."""
         self._check_page(page_id)
-        return b"".join(part[:, page_id].numpy().tobytes() for part in (*self.codes, *self.steps))
+        return b"".join(part[:, page_id].numpy().tobytes() for part in (*self.codes, *self.scales))
 
     def load(self, page_id: int, data: bytes) -> None:
         """Fill a page with what `dump` gave. Raises as `PageStorage.load` does."""
         self._check_load(page_id, data)
         start, page = 0, bytearray(data)
-        for part in (*self.codes, *self.steps):
+        for part in (*self.codes, *self.scales):
             shape = part[:, page_id].shape
             loaded = torch.frombuffer(page, dtype=part.dtype, count=shape.numel(), offset=start)
             part[:, page_id] = loaded.view(shape)
@@ -158,20 +158,20 @@ class QuantisedStorage(PageStorage):
     def coded(self, layer: int) -> tuple[CodedPages, CodedPages]:
         """K and V of one layer as the kernel reads them."""
         keys, values = (
-            (self.codes[which][layer], self.steps[which][layer], sharing == "channel", self.tails[layer, which])
+            (self.codes[which][layer], self.scales[which][layer], sharing == "channel", self.tails[layer, which])
             for which, sharing in enumerate(self.sharing)
         )
         return keys, values
 
-    def _store(self, layer: int, pages: Tensor, offsets: Tensor, rows: tuple[Tensor, Tensor]) -> None:
+    def store(self, layer: int, pages: Tensor, offsets: Tensor, rows: tuple[Tensor, Tensor]) -> None:
         """Store K and V, float32 [n, num_kv_heads, head_dim] each, in slots of pages."""
         raise NotImplementedError
 
     def _copy(self, source: int, target: int, num_slots: int) -> int:
-        for codes, steps, sharing in zip(self.codes, self.steps, self.sharing, strict=True):
+        for codes, scales, sharing in zip(self.codes, self.scales, self.sharing, strict=True):
             codes[:, target, :, :num_slots] = codes[:, source, :, :num_slots]
             shared = slice(num_slots if sharing == "token" else None)
-            steps[:, target, :, shared] = steps[:, source, :, shared]
+            scales[:, target, :, shared] = scales[:, source, :, shared]
         self._digests[:, target, :num_slots] = self._digests[:, source, :num_slots]
         self._digests[:, target, num_slots:] = 0
         return num_slots * self.bytes_per_token
@@ -185,8 +185,8 @@ class QuantisedStorage(PageStorage):
         found = []
         for which, sharing in enumerate(self.sharing):
             codes = self.codes[which][layer][pages, :, offsets]
-            steps = self.steps[which][layer]
-            shared = steps[pages, :, offsets, None] if sharing == "token" else steps[pages]
+            scales = self.scales[which][layer]
+            shared = scales[pages, :, offsets, None] if sharing == "token" else scales[pages]
             rows = unpack(codes, self.bits) * shared
             rows[exact] = self.tails[layer, which][tails[exact], :, offsets[exact]]
             found.append(rows)

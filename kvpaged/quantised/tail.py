@@ -3,10 +3,10 @@
 ::
 
     tokens     0  1  2  3 | 4  5  6  7 | 8  9
-    codes      +  +  +  +   +  +  +  +              steps are those of a full page
+    codes      +  +  +  +   +  +  +  +              scales are those of a full page
     tail                                 +  +       float32: token 9 reads this, and the codes before it
 
-As in KIVI (Liu et al. 2024, section 3.3), where the tail is called the residual. Here it ends where a page ends.
+As in KIVI (Liu et al. 2024), where the tail is called the residual. Here it ends where a page ends.
 """
 
 import torch
@@ -52,7 +52,7 @@ class TailStorage(QuantisedStorage):
             self._note(layer, *self._slots_of(page_ids))
 
     def dump(self, page_id: int) -> bytes:
-        """The codes and steps of a full page. Raises ValueError for a page that is not full: it stands exact."""
+        """The codes and scales of a full page. Raises ValueError for a page that is not full: it stands exact."""
         self._check_page(page_id)
         if self.tail_of[page_id] >= 0 and not self._digests[:, page_id].all():
             raise ValueError(f"page {page_id} is not full, so it has no codes yet: only full pages can be dumped")
@@ -64,16 +64,16 @@ class TailStorage(QuantisedStorage):
         self.finish(torch.tensor([page_id]))
         super().load(page_id, data)
 
-    def _store(self, layer: int, pages: Tensor, offsets: Tensor, rows: tuple[Tensor, Tensor]) -> None:
+    def store(self, layer: int, pages: Tensor, offsets: Tensor, rows: tuple[Tensor, Tensor]) -> None:
         for page_id in sorted(set(pages[self.tail_of[pages] < 0].tolist())):
             self._begin_tail(page_id, page_id, num_slots=int(offsets[pages == page_id].min()))
         tails = self.tail_of[pages].long()
         full = offsets == self.page_size - 1
         for which, numbers in enumerate(rows):
             self.tails[layer, which][tails, :, offsets] = numbers
-            codes, steps = self.codes[which][layer], self.steps[which][layer]
+            codes, scales = self.codes[which][layer], self.scales[which][layer]
             dim = -1 if self.sharing[which] == "token" else -2
-            codes[pages[full]], steps[pages[full]] = quantise(self.tails[layer, which][tails[full]], self.bits, dim)
+            codes[pages[full]], scales[pages[full]] = quantise(self.tails[layer, which][tails[full]], self.bits, dim)
 
     def _copy(self, source: int, target: int, num_slots: int) -> int:
         moved = super()._copy(source, target, num_slots)

@@ -1,4 +1,4 @@
-"""A step for each token: packed when it is written, for ever."""
+"""A scale for each token: packed when it is written, for ever."""
 
 from typing import Any
 
@@ -9,12 +9,12 @@ from kvpaged.quantised.storage import QuantisedStorage
 
 
 class TokenStorage(QuantisedStorage):
-    """Every head of every token has a step of its own. Nothing waits, and nothing is written twice."""
+    """Every head of every token has a scale of its own. Nothing waits, and nothing is written twice."""
 
-    def __init__(self, *shape: Any, bits: int = 8) -> None:
+    def __init__(self, *shape: Any, bits: int = 8, **named: Any) -> None:
         """Takes what `PageStorage` takes, and how many bits a number has."""
-        super().__init__(*shape, bits=bits, keys="token", values="token")
+        super().__init__(*shape, bits=bits, keys="token", values="token", **named)
 
-    def _store(self, layer: int, pages: Tensor, offsets: Tensor, rows: tuple[Tensor, Tensor]) -> None:
-        for codes, steps, numbers in zip(self.codes, self.steps, rows, strict=True):
-            codes[layer][pages, :, offsets], steps[layer][pages, :, offsets] = quantise(numbers, self.bits, dim=-1)
+    def store(self, layer: int, pages: Tensor, offsets: Tensor, rows: tuple[Tensor, Tensor]) -> None:
+        for codes, scales, numbers in zip(self.codes, self.scales, rows, strict=True):
+            codes[layer][pages, :, offsets], scales[layer][pages, :, offsets] = quantise(numbers, self.bits, dim=-1)
