@@ -22,7 +22,7 @@ class KVEventPublisher(PrefixWatcher):
     def __init__(self, prefix: PrefixCache) -> None:
         self.prefix = prefix
         self.num_batches = 0
-        self._numbers: dict[PrefixNode, int] = {}
+        self._known: dict[PrefixNode, tuple[int, str]] = {}  # the number and the salt of each page
         self._next = 0
         self._events: list[list[Any]] = []
         prefix.watchers.append(self)
@@ -43,17 +43,17 @@ class KVEventPublisher(PrefixWatcher):
 
     def kept(self, nodes: list[PrefixNode]) -> None:
         for node in nodes:
-            number = self._numbers[node] = self._next
-            self._next += 1
             assert node.parent is not None
-            parent = self._numbers[node.parent] if node.parent.parent is not None else None
-            self._events.append(["stored", number, parent, node.tokens, repr(node.path()[0])])
+            parent, salt = self._known.get(node.parent) or (None, repr(node.path()[0]))
+            self._known[node] = self._next, salt
+            self._events.append(["stored", self._next, parent, node.tokens, salt])
+            self._next += 1
 
     def removed(self, nodes: list[PrefixNode]) -> None:
-        self._events += [["removed", self._numbers.pop(node)] for node in nodes]
+        self._events += [["removed", self._known.pop(node)[0]] for node in nodes]
 
     def forgotten(self) -> None:
-        self._numbers.clear()
+        self._known.clear()
         self._events = [["cleared"]]
 
     def _say_all(self) -> None:

@@ -1,12 +1,14 @@
 """Pages on their way into the tier. A page that waits for its copy, or is being copied, is owned by a transfer."""
 
 from collections import deque
+from collections.abc import Hashable
 from typing import Any
 
 from kvpaged.memory import Memory
 from kvpaged.prefix_cache import PrefixNode, PrefixWatcher
-from kvpaged.tier.policy import Policy
+from kvpaged.tier.policy import Policy, Store
 from kvpaged.tier.tier import Tier
+from kvpaged.tokens import TOKEN_BYTES
 from kvpaged.transfers import Transfer
 
 
@@ -17,8 +19,8 @@ class Outbound(PrefixWatcher):
         self.memory = memory
         self.tier = tier
         self.policy = policy
-        self._waiting: deque[tuple[bytes, Transfer]] = deque()
-        self._keys: set[bytes] = set()  # of those that wait
+        self._waiting: deque[tuple[Transfer, Hashable]] = deque()  # and the salt of each
+        self._keys: set[int] = set()  # hashes of the keys of those that wait: where two are equal, one is not stored
 
     def __len__(self) -> int:
         """Pages that wait."""
@@ -27,9 +29,10 @@ class Outbound(PrefixWatcher):
     def run(self, num_pages: int | None = None) -> None:
         """Store pages that wait, the first first: all, or so many at most."""
         for _ in range(len(self._waiting) if num_pages is None else min(num_pages, len(self._waiting))):
-            key, transfer = self._waiting.popleft()
+            transfer, salt = self._waiting.popleft()
+            key = self.tier.key(transfer.tokens, salt)
             storage: Any = self.memory.storage
-            self._keys.discard(key)
+            self._keys.discard(hash(key))
             try:
                 self.tier.put(key, b"" if storage is None else storage.dump(transfer.page_ids[-1]))
             finally:
@@ -39,6 +42,8 @@ class Outbound(PrefixWatcher):
         self._offer(nodes, used=True)
 
     def used(self, node: PrefixNode) -> None:
+        if self.policy.store is not Store.ON_SECOND_USE:
+            return  # no other policy counts
         path = []
         while node.parent is not None:
             path.append(node)
@@ -49,7 +54,7 @@ class Outbound(PrefixWatcher):
         self.run()  # a page that a transfer owns cannot be evicted
 
     def evicting(self, nodes: list[PrefixNode]) -> None:
-        self._offer(nodes, used=False)
+        self._offer(nodes[::-1], used=False)
         self.run()
 
     def forgotten(self) -> None:
@@ -57,11 +62,20 @@ class Outbound(PrefixWatcher):
         self._keys.clear()
 
     def _offer(self, nodes: list[PrefixNode], used: bool) -> None:
+        """Begin a transfer of each page that the policy wants stored. A page comes after the one that it continues."""
+        width, longest = self.memory.page_size * TOKEN_BYTES, self.tier.records.key_bytes
+        before, tokens = None, b""
         for node in nodes:
-            if len(node.tokens) < self.memory.page_size:
+            if len(node.edge) < width:
                 continue  # only full pages are stored: the others will grow
-            salt, tokens = node.path()
+            if before is None or node.parent is not before:
+                salt, tokens = node.path()
+            else:
+                tokens += node.edge  # to climb to the root from every page of a long text would take too long
+            before = node
             key = self.tier.key(tokens, salt)
-            if self.policy.wants(key, used) and key not in self._keys and not self.tier.has(key):
-                self._waiting.append((key, self.memory.transfers.begin(tokens, [node.page_id])))
-                self._keys.add(key)
+            if len(key) > longest:
+                continue
+            if self.policy.wants(key, used) and hash(key) not in self._keys and not self.tier.has(key):
+                self._waiting.append((self.memory.transfers.begin(tokens, [node.page_id]), salt))
+                self._keys.add(hash(key))
