@@ -160,6 +160,10 @@ async function type(cell, fail) {
   await keyboard.press("Backspace");
   await keyboard.type("f()");
   if ((await cell.field.inputValue()) !== "def f():\n    return 6 * 7\nf()") fail(`typed: ${await cell.field.inputValue()}`);
+  await keyboard.press("Control+a");
+  await keyboard.press("Tab");
+  await keyboard.press("Shift+Tab");
+  if ((await cell.field.inputValue()) !== "def f():\n    return 6 * 7\nf()") fail(`moved there and back: ${await cell.field.inputValue()}`);
   await keyboard.press("Control+Enter");
   await cell.out.filter({ hasText: /^42$/ }).waitFor();
   await keyboard.press("Escape");

@@ -59,7 +59,7 @@ def add_cells(app: Sphinx, page: str, template: str, context: dict[str, Any], do
         )
         app.add_css_file("live/cells.css")
         app.add_css_file("picture.css")
-        for script in ("bundle.js", "progress.js", "python.js", "cells.js"):
+        for script in ("bundle.js", "progress.js", "python.js", "editor.js", "cells.js"):
             app.add_js_file(f"live/{script}", loading_method="defer")
     else:
         note = (

@@ -1,98 +1,8 @@
-// Live cells: an editor in the place of each cell that is tagged so, and what comes of it in the place of its output.
+// Live cells: an editor and buttons in the place of each cell that is tagged so, what came of it in the place of its output.
 (function () {
   "use strict";
 
-  const { bundle, python, progress } = kvpaged;
-
-  const make = (tag, properties = {}, ...children) => {
-    const element = Object.assign(document.createElement(tag), properties);
-    element.append(...children);
-    return element;
-  };
-
-  // ---- Colours: the classes that the book's other code has.
-
-  const KEYWORDS = /^(?:and|as|assert|async|await|break|class|continue|def|del|elif|else|except|finally|for|from|global|if|import|in|is|lambda|nonlocal|not|or|pass|raise|return|try|while|with|yield)$/;
-  const TOKEN = new RegExp([
-    /(?<c1>#.*)/, /(?<s2>[fFrRbBuU]{0,2}(?:"""[^]*?(?:"""|$)|'''[^]*?(?:'''|$)|"(?:\\.|[^"\\\n])*"?|'(?:\\.|[^'\\\n])*'?))/,
-    /(?<nd>^[ \t]*@[\w.]+)/, /(?<mi>\b\d[\w.]*)/, /(?<n>[^\W\d]\w*)/, /(?<o>[-+*/%=<>!&|^~@]+)/, /(?<p>[()[\]{},.:;])/,
-  ].map((part) => part.source).join("|"), "gmu");
-
-  function coloured(source) {
-    const parts = document.createDocumentFragment();
-    let at = 0, last = "";
-    for (const found of source.matchAll(TOKEN)) {
-      let [[kind, word]] = Object.entries(found.groups).filter(([, word]) => word !== undefined);
-      if (kind === "n") kind = /^(?:None|True|False)$/.test(word) ? "kc" : KEYWORDS.test(word) ? "k" : last === "def" ? "nf" : last === "class" ? "nc" : "n";
-      parts.append(source.slice(at, found.index), make("span", { className: kind, textContent: word }));
-      [at, last] = [found.index + word.length, word];
-    }
-    parts.append(source.slice(at), "\n");
-    return parts;
-  }
-
-  // ---- The editor: a field whose letters are not seen, over the same text in colours, beside its line numbers.
-
-  function editor(source, name, describedBy) {
-    const field = make("textarea", { value: source, spellcheck: false, wrap: "off", autocapitalize: "off", autocomplete: "off" });
-    field.setAttribute("aria-label", `${name}: Python code`);
-    field.setAttribute("aria-describedby", describedBy);
-    const seen = make("div", { className: "live-seen" }), numbers = make("div", { className: "live-lines" });
-    seen.ariaHidden = numbers.ariaHidden = "true";
-    const element = make("div", { className: "live-editor highlight" }, numbers, make("div", { className: "live-code" }, seen, field));
-    let wrong = null;
-    const draw = () => {
-      seen.replaceChildren(coloured(field.value));
-      numbers.replaceChildren(...field.value.split("\n").flatMap((_, index) =>
-        [make("span", { textContent: index + 1, className: index + 1 === wrong ? "wrong" : "" }), "\n"]));
-    };
-    const insert = (text) => document.execCommand("insertText", false, text); // so that the browser can undo it
-    const indented = () => /^ */.exec(field.value.slice(field.value.lastIndexOf("\n", field.selectionStart - 1) + 1))[0];
-    let leaving = false; // Escape, then Tab: the keyboard gets out
-    field.addEventListener("keydown", (event) => {
-      const plain = !event.ctrlKey && !event.metaKey && !event.altKey;
-      if (event.key === "Tab" && plain && !leaving) {
-        event.preventDefault();
-        if (event.shiftKey) dedent();
-        else insert(" ".repeat(4 - (field.selectionStart - field.value.lastIndexOf("\n", field.selectionStart - 1) - 1) % 4));
-      } else if (event.key === "Enter" && plain && !event.shiftKey) {
-        event.preventDefault();
-        insert("\n" + indented() + (field.value[field.selectionStart - 1] === ":" ? "    " : ""));
-      } else if (event.key === "Backspace" && plain && field.selectionStart === field.selectionEnd) {
-        const before = field.value.slice(field.value.lastIndexOf("\n", field.selectionStart - 1) + 1, field.selectionStart);
-        if (/^(?: {4})+$/.test(before)) {
-          event.preventDefault();
-          dedent();
-        }
-      }
-      if (event.key !== "Shift") leaving = event.key === "Escape";
-    });
-    function dedent() {
-      const at = field.selectionStart, line = field.value.lastIndexOf("\n", at - 1) + 1;
-      const width = Math.min(4, indented().length);
-      if (!width) return;
-      field.setSelectionRange(line, line + width);
-      document.execCommand("delete");
-      field.setSelectionRange(Math.max(line, at - width), Math.max(line, at - width));
-    }
-    field.addEventListener("input", () => {
-      wrong = null;
-      draw();
-    });
-    draw();
-    return {
-      element, field,
-      put(text) {
-        field.value = text;
-        wrong = null;
-        draw();
-      },
-      mark(line) {
-        wrong = line;
-        draw();
-      },
-    };
-  }
+  const { bundle, editor, make, progress, python } = kvpaged;
 
   // ---- What came of a cell.
 
@@ -176,7 +86,7 @@
     input.after(make("div", { className: "live" }, edit.element, bar, keys, hints));
 
     // The stored output gives its place to the live one; the caption of a picture stays.
-    let output = cell.querySelector(".cell_output") ?? cell.appendChild(make("div", { className: "cell_output docutils container" }));
+    const output = cell.querySelector(".cell_output") ?? cell.appendChild(make("div", { className: "cell_output docutils container" }));
     const caption = output.querySelector("figcaption");
     const stored = caption ? [...caption.parentElement.children].filter((each) => each !== caption) : [...output.children];
     caption ? caption.before(out) : output.append(out);
@@ -200,10 +110,10 @@
     async function asking(request) {
       busy(true);
       say(python.started() ? "Running …" : `Python starts: the first time, ${bundle.megabytes} MB come from this site …`);
-      python.warm().then(() => go.disabled && say("Running …"), () => {});
       try {
-        const began = await python.warm() && performance.now();
-        const answer = began && await python.ask(request);
+        const began = (await python.warm()) && performance.now();
+        if (began) say("Running …");
+        const answer = began && (await python.ask(request));
         if (!answer) say("Stopped. Python begins anew at the next run, and knows nothing of the cells above.");
         else say(`Done in ${((performance.now() - began) / 1000).toFixed(1)} s.`);
         return answer || null;
