@@ -37,7 +37,7 @@ class Played:
         """What can be compared with another run of the same history."""
         free, kept = len(self.cache.pool.free), len(self.cache.by_use)
         return {
-            "the judge says": self.objection or "nothing",
+            "the judge says": self.objection.replace("`", "") or "nothing",
             **{what: ", ".join(which) or "none" for what, which in self.counted.items()},
             "free pages at the end": STOPPED if self.objection else free,
             "pages that the prefix cache keeps": STOPPED if self.objection else kept,
