@@ -46,11 +46,11 @@ class PoisonedTails(Poisoned, TailStorage):
 
 
 def serve(storage: Open, prompts: list[str], params: SamplingParams = GREEDY, **options: int) -> list[CompletionOutput]:
-    """All continuations, with the laws checked after every scale."""
+    """All continuations, with the laws checked after every step."""
     engine = Engine(MODEL, **{"num_pages": 512} | options, storage=storage)
     requests = [engine.submit(prompt, params) for prompt in prompts]
     while engine.num_unfinished:
-        engine.scale()
+        engine.step()
         engine.check()
     return [branch for request in requests for branch in engine.output(request).outputs]
 
