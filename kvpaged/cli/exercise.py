@@ -38,6 +38,7 @@ def exercise(
         if file is None:
             print(f"{number}, {asked.kind}: {asked.title}. Write {asked.name} in a file, and give its name:")
             print(f"    python -m kvpaged exercise {number} FILE.py")
+            print("What it shall do is told in the book, under that number.")
             return
         verdict = check(number, _function(file, asked.name))
     else:

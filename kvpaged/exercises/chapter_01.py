@@ -43,14 +43,16 @@ def _window(chance: Random, size: int) -> Case:
         start = 0
         for count in steps:
             keys = torch.arange(start, start + count).float()[:, None, None].expand(-1, 2, 4).clone()
-            readable = remember(kept, 0, keys, -keys, window)
+            remember(kept, 0, keys + 100, -keys - 100, window)
+            readable = remember(kept, 1, keys, -keys, window)
             seen["tokens that can be read, step by step"].append(_tokens(readable))
             start += count
-        seen["tokens kept at the end"] = _tokens(kept.get(0))
-        seen["bytes that stay in memory"] = _bytes_alive(kept.get(0))
+        seen["tokens kept at the end"] = _tokens(kept.get(1))
+        seen["bytes that stay in memory"] = _bytes_alive(kept.get(1))
         return seen
 
-    return Case(f"a window of {window}, and so many new tokens at each step: {steps}", run)
+    words = f"a window of {window} in layer 1, and so many new tokens at each step: {steps}"
+    return Case(words + " (layer 0 has others, from 100 on)", run)
 
 
 def _tokens(rows: Any) -> Any:

@@ -62,7 +62,8 @@ def _strip_with_gaps(chance: Random, size: int) -> Case:
         return made
 
     def run(rows_to_close: Function) -> Seen:
-        return {"rows that move": rows_to_close(strip())}
+        seen = strip()
+        return {"rows that move": rows_to_close(seen), "the runs afterwards": str(seen.regions)}
 
     def draw(_: Function) -> dict[str, Picture]:
         return {"the strip": contiguous_map(strip())}

@@ -87,7 +87,7 @@ def _a_growing_table(chance: Random, size: int) -> Case:
             "asked for pages": "OutOfPages" if "it raised" in came else "it went well",
             "page table afterwards": mine,
             "reference counts afterwards": pool.ref_counts,
-            "free pages afterwards": sorted(pool.free),
+            "free pages afterwards": pool.free if "it raised" in came else sorted(pool.free),
         }
 
     def draw(grow: Function) -> dict[str, Picture]:

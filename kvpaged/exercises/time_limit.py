@@ -6,6 +6,7 @@ import ctypes
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from time import monotonic, process_time
 
 
 class Stopped(BaseException):
@@ -16,19 +17,22 @@ class Stopped(BaseException):
 def time_limit(seconds: float) -> Iterator[None]:
     """Raise Stopped in this thread, at whatever line it is, if the block takes longer than that.
 
-    It is raised again and again until the block ends: a bare `except:` in an endless loop swallows only some. Where
-    there are no threads (in a browser) there is no limit; the page has a button to stop what runs.
+    What counts is the processor's time, since a machine may be busy with other things; or ten times as long on the
+    clock, for who waits computes nothing. It is raised again and again until the block ends: a bare `except:` in an
+    endless loop swallows only some. Where there are no threads (in a browser) there is no limit; the page has a button
+    to stop what runs.
     """
     done, reader = threading.Event(), ctypes.c_ulong(threading.get_ident())
     turn = threading.Lock()
 
+    computed, started = process_time(), monotonic()
+
     def watch() -> None:
-        wait = seconds
-        while not done.wait(wait):
+        while not done.wait(0.1):
             with turn:
-                if not done.is_set():
+                late = process_time() - computed > seconds or monotonic() - started > 10 * seconds
+                if late and not done.is_set():
                     ctypes.pythonapi.PyThreadState_SetAsyncExc(reader, ctypes.py_object(Stopped))
-            wait = 0.2
 
     watcher = threading.Thread(target=watch, daemon=True)
     with suppress(RuntimeError):  # no threads here

@@ -16,6 +16,13 @@ def keeping_views(kept, layer, keys, values, window):
     return keys, values
 
 
+def forgetting_layers(kept, layer, keys, values, window):
+    keys, values = joined(kept, 1, keys, values)
+    start = max(0, len(keys) - (window - 1))
+    kept[1] = keys[start:].clone(), values[start:].clone()
+    return keys, values
+
+
 def counting_from_the_end(kept, layer, keys, values, window):
     keys, values = joined(kept, layer, keys, values)
     kept[layer] = keys[-(window - 1) :].clone(), values[-(window - 1) :].clone()
@@ -77,6 +84,7 @@ WRONG = {
         (keeping_a_whole_window, "tokens kept at the end"),
         (dropping_before_reading, "tokens that can be read, step by step"),
         (cutting_keys_alone, "keys and values of different tokens"),
+        (forgetting_layers, "tokens that can be read, step by step"),
     ],
     "1.6": [
         (without_a_mask, "tokens that are wrong"),

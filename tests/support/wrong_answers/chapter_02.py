@@ -14,6 +14,15 @@ def the_next_run_alone(strip):
     return sum(run.length for run in strip.regions if run.start in starts)
 
 
+def closing_them_at_once(strip):
+    rows = place = 0
+    for run in sorted(strip.regions):
+        rows += run.length if run.start != place else 0
+        place += run.length
+        strip.release(run.owner)
+    return rows
+
+
 def best_fit(gaps, length):
     fitting = [gap for gap in gaps if gap[1] >= length]
     if not fitting:
@@ -74,6 +83,7 @@ WRONG = {
         (every_run, "rows that move"),
         (once_for_each_gap, "rows that move"),
         (the_next_run_alone, "rows that move"),
+        (closing_them_at_once, "the runs afterwards"),
     ],
     "2.5": [
         (best_fit, "it returned"),

@@ -1,6 +1,6 @@
 """Wrong answers to the exercises of chapter 5."""
 
-from kvpaged.mini import OutOfPages, allocate, pages_for
+from kvpaged.mini import OutOfPages, allocate, pages_for, release
 
 
 def in_32_bits(page_tables, sequence_of, positions, page_size):
@@ -46,6 +46,18 @@ def a_page_too_early(pool, page_table, page_size, num_tokens):
     if missing > len(pool.free):
         raise OutOfPages
     page_table += [allocate(pool) for _ in range(missing)]
+
+
+def undone_the_wrong_way_round(pool, page_table, page_size, num_tokens):
+    length = len(page_table)
+    try:
+        while len(page_table) < pages_for(num_tokens, page_size):
+            page_table.append(allocate(pool))
+    except OutOfPages:
+        for page in page_table[length:]:
+            release(pool, page)
+        del page_table[length:]
+        raise
 
 
 def without_an_owner(pool, page_table, page_size, num_tokens):
@@ -95,6 +107,7 @@ WRONG = {
         (as_far_as_it_goes, "free pages afterwards"),
         (a_page_too_early, "asked for pages"),
         (without_an_owner, "reference counts afterwards"),
+        (undone_the_wrong_way_round, "free pages afterwards"),
     ],
     "5.6": [
         (unchecked, "it raised"),
