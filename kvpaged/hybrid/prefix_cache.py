@@ -66,7 +66,8 @@ class GroupedPrefixCache:
             needed = [kind.needed(len(path) * self.page_size, self.page_size) for kind, _ in self.groups]
             if all(run >= len(pages) for run, pages in zip(runs, needed, strict=True)):
                 suitable.append(len(path))
-        return path[: max(n for n in suitable if n <= max(0, suitable[-1] - self.recomputed_pages))]
+        limit = max(0, suitable[-1] - self.recomputed_pages)
+        return path[: max(n for n in suitable if n <= limit)]
 
     def take(self, path: Sequence[Node]) -> list[list[int]]:
         """Share what each group needs to go on at the end of a path: a table for each, null pages in front."""

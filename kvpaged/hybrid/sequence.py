@@ -62,7 +62,8 @@ class GroupedSequence:
             raise ValueError(f"cannot mark {num_tokens} tokens as computed: {known}")
         self.num_computed = num_tokens
         size = self._memory.page_size
-        if self._path and self._path[-1].parent is None:  # evicted: its pages were another's, with the same tokens
+        # Another's pages with the same tokens were cached, and are evicted: now ours can be inserted.
+        if self._path and self._path[-1].parent is None:
             self._path = []
         for index in range(len(self._path), num_tokens // size):
             edge = pack(self.tokens[index * size : (index + 1) * size])

@@ -201,9 +201,8 @@ def grow_all(running: list[_Running], tokens: list[int], waiting: deque[Job], to
             continue
         last = running.pop()
         last.room.leave()
-        # Behind the index, the last has no slot yet for its newest token, and knows it all the same.
-        known = tokens.pop() + (len(running) >= index)
-        waiting.appendleft(Job(known, last.job.final))
+        # The last has not grown in this step: its newest token is known, and has no slot yet.
+        waiting.appendleft(Job(tokens.pop() + 1, last.job.final))
         preemptions += 1
     totals.preemptions += preemptions
     return not preemptions
