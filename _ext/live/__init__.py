@@ -32,7 +32,7 @@ CELL = re.compile(r'<div class="cell [^"]*\btag_live\b')
 CHECK = re.compile(r"\bcheck\(\s*[\"'](\w+\.\d+)[\"']")
 # Rooms of tensors, which a page has no use for: a third of the package.
 KINDS = {".py", ".css", ".js", ".toml"}
-LEFT_OUT = {"adapters", "cli", "engine", "hybrid", "kernel", "model", "quantised", "recall"}
+LEFT_OUT = {"adapters", "cli", "engine", "kernel", "model", "quantised", "recall"}
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
