@@ -8,6 +8,8 @@ import torch
 from kvpaged.engine import Engine, RequestOutput, SamplingParams
 from kvpaged.model import Decoder, load_model
 from kvpaged.model.compute import open_storage
+from kvpaged.page import PageStorage
+from kvpaged.quantised import TailStorage, TokenStorage
 from kvpaged.recall.text import ask, make_story
 from kvpaged.tier import RecordFile, Store, Tier
 from kvpaged.tier.fingerprint import fingerprint
@@ -18,8 +20,8 @@ STORIES = [make_story(num_facts=6, seed=seed) for seed in range(6)]
 PAGES, SIZE = 24, 8
 
 
-def tier(folder: Path, model: Decoder = MODEL) -> Tier:
-    value_bytes = open_storage(MODEL, 1, SIZE).bytes_per_page
+def tier(folder: Path, model: Decoder = MODEL, storage: type[PageStorage] = PageStorage) -> Tier:
+    value_bytes = open_storage(MODEL, 1, SIZE, storage).bytes_per_page
     return Tier(RecordFile(folder / "tier", 200, 1000, value_bytes), SIZE, fingerprint(model))
 
 
@@ -48,6 +50,14 @@ def test_with_a_tier_an_engine_finds_more_and_says_the_same_to_the_bit(
     engine = Engine(MODEL, PAGES, SIZE, poisoned=poisoned, tier=tier(tmp_path), store=store)
     assert bits(rounds(engine)) == bits(expected)
     assert engine.metrics().cached_tokens > without.metrics().cached_tokens
+    assert engine.cache.tier.num_read > 0
+
+
+@pytest.mark.parametrize("storage", [TokenStorage, TailStorage])
+def test_pages_of_fewer_bits_come_back_with_the_same_bits(tmp_path: Path, storage: type[PageStorage]) -> None:
+    expected = bits(rounds(Engine(MODEL, PAGES, SIZE, storage=storage)))
+    engine = Engine(MODEL, PAGES, SIZE, storage=storage, tier=tier(tmp_path, storage=storage))
+    assert bits(rounds(engine)) == expected
     assert engine.cache.tier.num_read > 0
 
 
