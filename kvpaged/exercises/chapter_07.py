@@ -108,6 +108,8 @@ def _matches(chance: Random, size: int) -> Case:
                 for before, node in zip(above, nodes_found, strict=False)
             ),
             "the prompt afterwards": tokens,
+            "pages, the oldest use first": [node.page for node in cache.by_use],
+            "roots in the cache": [*cache.roots],
         } | see_trie(cache)
 
     def draw(match: Function) -> dict[str, Picture]:
@@ -147,7 +149,7 @@ def _insertions(chance: Random, size: int) -> Case:
         cache = filled(insert)
         return see_trie(cache) | {
             "owners of each page": cache.pool.ref_counts,
-            "pages ordered by use": sorted(node.page for node in cache.by_use),
+            "pages, the oldest use first": [node.page for node in cache.by_use],
         }
 
     def draw(insert: Function) -> dict[str, Picture]:
@@ -181,7 +183,7 @@ def _evictions(chance: Random, size: int) -> Case:
             {"asked to evict": came.get("it raised", "it did")}
             | see_trie(cache)
             | see_pool(cache)
-            | {"pages ordered by use": [node.page for node in cache.by_use]}
+            | {"pages, the oldest use first": [node.page for node in cache.by_use]}
         )
 
     def draw(evict: Function) -> dict[str, Picture]:

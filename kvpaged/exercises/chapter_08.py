@@ -10,8 +10,8 @@ from kvpaged import mini
 from kvpaged.cache import PagedKVCache
 from kvpaged.exercises.exercise import Build, Case, Function, Predict, Question, Seen
 
-# What Python takes for equal, and so does a dictionary.
-_EQUAL: list[list[Hashable]] = [[1, True, 1.0], [0, False, 0.0], [(1,), (True,)], [("a", 0), ("a", False)]]
+# What Python takes for equal, and so does a dictionary; and two that have the same hash.
+_EQUAL: list[list[Hashable]] = [[1, True, 1.0], [0, False, 0.0], [(1,), (True,)], [("a", 0), ("a", False)], [("a", (1,)), ("a", (True,))], [-1, -2]]
 _OTHERS: list[Hashable] = [None, "", "1", "0", "None", "a", ("1",), (), ("a", "0"), b"a", 2, ("a", ("b", 1))]
 
 

@@ -192,9 +192,11 @@ def _truncations(chance: Random, size: int) -> Case:
     words, build = _family(chance, size, spare=2)
     length = chance.randint(0, len(build()["A"].tokens))
     more = chance.random() < 0.7
+    computed = max(0, len(build()["A"].tokens) - chance.choice([0, 0, 1]))
 
     def truncated(truncate: Function) -> dict[str, mini.Sequence]:
         family = build()
+        family["A"].num_computed = computed
         truncate(family["A"], length)
         if more:
             mini.append(family["A"], 50)
@@ -209,7 +211,7 @@ def _truncations(chance: Random, size: int) -> Case:
         return _before_and_after(build(), truncated(truncate))
 
     then = ", then `append(A, 50)`" if more else ""
-    return Case(f"`truncate(A, {length})`{then}: {words}", run, draw)
+    return Case(f"`truncate(A, {length})`{then}: {words}, A has computed {computed}", run, draw)
 
 
 def _truncate(sequence: Any, length: int) -> None:

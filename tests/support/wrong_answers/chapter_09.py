@@ -183,7 +183,7 @@ WRONG = {
         (never_given_back, "reference counts"),
     ],
     "9.6": [
-        (wiping, "reads"),
+        (wiping, "hold"),
         (one_page_too_many, "page table of A"),
         (still_computed, "computed tokens of A"),
         (never_giving_back, "free pages"),
