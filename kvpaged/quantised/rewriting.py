@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from kvpaged.quantised.codes import quantise
-from kvpaged.quantised.storage import QuantisedStorage
+from kvpaged.quantised.storage import QuantisedStorage, Rows
 
 
 class RewritingStorage(QuantisedStorage):
@@ -17,14 +17,15 @@ class RewritingStorage(QuantisedStorage):
     was taken back, on what another request wrote behind a beginning that both have.
     """
 
-    def store(self, layer: int, pages: Tensor, offsets: Tensor, rows: tuple[Tensor, Tensor]) -> None:
+    def store(self, layer: int, pages: Tensor, offsets: Tensor, rows: Rows) -> None:
         for page_id in set(pages.tolist()):
             named = pages == page_id
             first = int(offsets[named].min())
-            before = self._read_slots(layer, torch.full((first,), page_id), torch.arange(first))
+            earlier = torch.full((first,), page_id), torch.arange(first)
+            before = self._read_slots(layer, *earlier)
             for which, (known, numbers) in enumerate(zip(before, rows, strict=True)):
                 page = torch.zeros(self.page_size, *numbers.shape[1:])
                 page[:first], page[offsets[named]] = known, numbers[named]
                 dim = -1 if self.sharing[which] == "token" else -2
-                codes, scales = quantise(page.transpose(0, 1), self.bits, dim)
-                self.codes[which][layer][page_id], self.scales[which][layer][page_id] = codes, scales
+                codes, scales = self.codes[which][layer], self.scales[which][layer]
+                codes[page_id], scales[page_id] = quantise(page.transpose(0, 1), self.bits, dim)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from kvpaged.kernel import CodedPages
 
 Sharing = Literal["token", "channel"]
+Rows = tuple[Tensor, Tensor]  # K and V, float32 [n, num_kv_heads, head_dim] each
 K, V = 0, 1
 
 
@@ -163,8 +164,8 @@ class QuantisedStorage(PageStorage):
         )
         return keys, values
 
-    def store(self, layer: int, pages: Tensor, offsets: Tensor, rows: tuple[Tensor, Tensor]) -> None:
-        """Store K and V, float32 [n, num_kv_heads, head_dim] each, in slots of pages."""
+    def store(self, layer: int, pages: Tensor, offsets: Tensor, rows: Rows) -> None:
+        """Store K and V in slots of pages."""
         raise NotImplementedError
 
     def _copy(self, source: int, target: int, num_slots: int) -> int:
@@ -176,10 +177,8 @@ class QuantisedStorage(PageStorage):
         self._digests[:, target, num_slots:] = 0
         return num_slots * self.bytes_per_token
 
-    def _read_slots(
-        self, layer: int, pages: Tensor, offsets: Tensor, own: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """K and V, float32 [n, num_kv_heads, head_dim] each, of n slots. own: where a tail is read, if there is one."""
+    def _read_slots(self, layer: int, pages: Tensor, offsets: Tensor, own: Tensor | None = None) -> Rows:
+        """K and V of n slots. own: where a tail is read, if there is one; everywhere, if None."""
         tails = self.tail_of[pages].long()
         exact = (tails >= 0) if own is None else (tails >= 0) & own
         found = []

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from kvpaged.quantised.codes import quantise
-from kvpaged.quantised.storage import QuantisedStorage
+from kvpaged.quantised.storage import QuantisedStorage, Rows
 
 
 class TailStorage(QuantisedStorage):
@@ -64,7 +64,7 @@ class TailStorage(QuantisedStorage):
         self.finish(torch.tensor([page_id]))
         super().load(page_id, data)
 
-    def store(self, layer: int, pages: Tensor, offsets: Tensor, rows: tuple[Tensor, Tensor]) -> None:
+    def store(self, layer: int, pages: Tensor, offsets: Tensor, rows: Rows) -> None:
         for page_id in sorted(set(pages[self.tail_of[pages] < 0].tolist())):
             self._begin_tail(page_id, page_id, num_slots=int(offsets[pages == page_id].min()))
         tails = self.tail_of[pages].long()
@@ -73,7 +73,8 @@ class TailStorage(QuantisedStorage):
             self.tails[layer, which][tails, :, offsets] = numbers
             codes, scales = self.codes[which][layer], self.scales[which][layer]
             dim = -1 if self.sharing[which] == "token" else -2
-            codes[pages[full]], scales[pages[full]] = quantise(self.tails[layer, which][tails[full]], self.bits, dim)
+            exact = self.tails[layer, which][tails[full]]
+            codes[pages[full]], scales[pages[full]] = quantise(exact, self.bits, dim)
 
     def _copy(self, source: int, target: int, num_slots: int) -> int:
         moved = super()._copy(source, target, num_slots)

@@ -5,7 +5,7 @@ from typing import Any
 from torch import Tensor
 
 from kvpaged.quantised.codes import quantise
-from kvpaged.quantised.storage import QuantisedStorage
+from kvpaged.quantised.storage import QuantisedStorage, Rows
 
 
 class TokenStorage(QuantisedStorage):
@@ -15,6 +15,7 @@ class TokenStorage(QuantisedStorage):
         """Takes what `PageStorage` takes, and how many bits a number has."""
         super().__init__(*shape, bits=bits, keys="token", values="token", **named)
 
-    def store(self, layer: int, pages: Tensor, offsets: Tensor, rows: tuple[Tensor, Tensor]) -> None:
+    def store(self, layer: int, pages: Tensor, offsets: Tensor, rows: Rows) -> None:
         for codes, scales, numbers in zip(self.codes, self.scales, rows, strict=True):
-            codes[layer][pages, :, offsets], scales[layer][pages, :, offsets] = quantise(numbers, self.bits, dim=-1)
+            packed = quantise(numbers, self.bits, dim=-1)
+            codes[layer][pages, :, offsets], scales[layer][pages, :, offsets] = packed
