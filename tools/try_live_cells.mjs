@@ -3,9 +3,9 @@
 //     npm ci --prefix tools && jupyter-book build . && node tools/try_live_cells.mjs [_build/html]
 //
 // Served: each exercise that a cell checks fails with what its cell begins with, by a message, and passes with the
-// solution that the book folds away; each playground answers; the index counts. As files, in the dark and 390 px wide,
-// five exercises do the same. In both an endless loop is stopped, Python comes back, the keyboard gets in and out, axe-core
-// finds nothing, nothing is asked of another site. Prints what a first visit waits for and fetches, and a second one.
+// solution that the book folds away; each playground answers; the index counts. As files, in the dark and 390 px wide, the
+// chapters with a playground do the same. In both an endless loop is stopped, Python comes back, the keyboard gets in and
+// out, axe-core finds nothing, nothing is asked of another site. Prints what a first visit waits for and fetches, and a second one.
 import { createServer } from "node:http";
 import { readFile } from "node:fs/promises";
 import { existsSync, readFileSync, readdirSync } from "node:fs";
@@ -17,7 +17,7 @@ import { chromium } from "playwright-core";
 
 const axe = createRequire(import.meta.url).resolve("axe-core/axe.min.js");
 const site = resolve(process.argv[2] ?? "_build/html");
-const FEW = 5; // exercises, opened as files
+const FEW = 5; // exercises at least
 const MOST = 7e6; // bytes of a first use, compressed
 const problems = [];
 
@@ -236,41 +236,45 @@ async function measure(context, way, name, fail) {
 
 const solved = new Set();
 let live = 0;
-for (const way of [served, opened]) {
-  const context = await browser.newContext(way.look);
-  const at = (name) => (what) => problems.push(`${way.name}, ${name}: ${what}`);
-  await measure(context, way, pages[0], at(pages[0]));
-  let left = way === served ? Infinity : FEW;
-  let stumbled = false;
-  for (const name of pages) {
+
+// Works all cells of some pages; those of the first with clumsy hands, too.
+async function walk(context, way, names, at) {
+  for (const name of names) {
     const fail = at(name);
-    if (!left) break;
     const page = await open(context, way, name, fail);
     const { exercises, others } = await cellsOf(page);
     if (way === served) live += exercises.length;
-    for (const cell of exercises.slice(0, left)) {
-      if ((await answer(cell, fail)) && way === served) solved.add(cell.number);
-      left -= 1;
-    }
+    for (const cell of exercises) if ((await answer(cell, fail)) && way === served) solved.add(cell.number);
     for (const cell of others) await play(cell, fail);
     await look(page, way, fail);
-    if (!stumbled) {
+    if (name === names[0]) {
       const cell = new Cell(page, page.locator(".tag_live").first());
       await stumble(cell, fail);
       await replay(cell, fail);
       await type(cell, fail);
-      stumbled = true;
     }
     await page.close();
   }
-  if (way === served) {
-    const page = await open(context, way, "chapters/index.html", at("index"));
-    const counted = await page.locator("#progress").innerText();
-    if (!counted.startsWith(`${solved.size} of ${live} exercises`)) at("index")(`counts ${counted}, where ${solved.size} were answered`);
-    await page.close();
-  }
-  await context.close();
 }
+
+async function count(context, fail) {
+  const page = await open(context, served, "chapters/index.html", fail);
+  const counted = await page.locator("#progress").innerText();
+  if (!counted.startsWith(`${solved.size} of ${live} exercises`)) fail(`counts ${counted}, where ${solved.size} were answered`);
+}
+
+const walks = [];
+for (const way of [served, opened]) {
+  const context = await browser.newContext(way.look);
+  const at = (name) => (what) => problems.push(`${way.name}, ${name}: ${what}`);
+  await measure(context, way, pages[0], at(pages[0]));
+  const names = way === served ? pages : pages.filter((name) => /playground/.test(readFileSync(join(site, name), "utf8")));
+  walks.push(async () => {
+    await walk(context, way, names, at);
+    if (way === served) await count(context, at("index"));
+  });
+}
+await Promise.all(walks.map((start) => start())); // after the measures: each has a core
 // Without a script the page says what would be here, and shows what the cells last gave.
 const context = await browser.newContext({ javaScriptEnabled: false });
 const page = await open(context, served, pages[0], (what) => problems.push(`without a script: ${what}`));

@@ -7,7 +7,7 @@ import { pathToFileURL } from "node:url";
 import { gzipSync } from "node:zlib";
 
 const [folder, sources, target] = process.argv.slice(2).map((path) => resolve(path));
-const { loadPyodide } = await import(pathToFileURL(join(folder, "pyodide.mjs")));
+const { loadPyodide, version } = await import(pathToFileURL(join(folder, "pyodide.mjs")));
 const { info } = JSON.parse(readFileSync(join(folder, "pyodide-lock.json")));
 const lock = { info, packages: {} }; // Pyodide would fetch packages from a server of its own: there are none
 const python = await loadPyodide({ indexURL: folder, lockFileContents: lock, packageBaseUrl: folder });
@@ -21,5 +21,6 @@ const files = {
 };
 for (const name of ["pyodide.mjs", "pyodide.asm.mjs", "pyodide.asm.wasm"]) files[name] = readFileSync(join(folder, name));
 const packed = Object.entries(files).map(([name, bytes]) => [name, gzipSync(bytes, { level: 9 }).toString("base64")]);
-writeFileSync(target, `globalThis.kvpagedPython = ${JSON.stringify(Object.fromEntries(packed))};\n`);
+const from = `Pyodide ${version} (MPL-2.0, github.com/pyodide/pyodide), CPython's library (PSF-2.0), and the package of this book`;
+writeFileSync(target, `// ${from}.\nglobalThis.kvpagedPython = ${JSON.stringify(Object.fromEntries(packed))};\n`);
 process.exit(0);
