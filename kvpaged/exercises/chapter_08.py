@@ -11,7 +11,14 @@ from kvpaged.cache import PagedKVCache
 from kvpaged.exercises.exercise import Build, Case, Function, Predict, Question, Seen
 
 # What Python takes for equal, and so does a dictionary; and two that have the same hash.
-_EQUAL: list[list[Hashable]] = [[1, True, 1.0], [0, False, 0.0], [(1,), (True,)], [("a", 0), ("a", False)], [("a", (1,)), ("a", (True,))], [-1, -2]]
+_EQUAL: list[list[Hashable]] = [
+    [1, True, 1.0],
+    [0, False, 0.0],
+    [(1,), (True,)],
+    [("a", 0), ("a", False)],
+    [("a", (1,)), ("a", (True,))],
+    [-1, -2],
+]
 _OTHERS: list[Hashable] = [None, "", "1", "0", "None", "a", ("1",), (), ("a", "0"), b"a", 2, ("a", ("b", 1))]
 
 
