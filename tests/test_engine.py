@@ -455,7 +455,7 @@ def test_the_page_tables_given_to_attention_are_those_of_the_sequences(monkeypat
     from kvpaged import paged_step as module
 
     engine = open_engine(24, 4, max_running=6, num_speculative_tokens=3)
-    attention, seen = module.PackedAttention, 0
+    attention_on, seen = module.attention_on, 0
 
     def checked(storage: object, tables: torch.Tensor, seq_lens: torch.Tensor, query_lens: torch.Tensor) -> object:
         nonlocal seen
@@ -464,9 +464,9 @@ def test_the_page_tables_given_to_attention_are_those_of_the_sequences(monkeypat
             used = row[: pages_for(length, 4)]
             assert any(page_ids[: len(used)] == used for page_ids in by_pages)
             seen += 1
-        return attention(storage, tables, seq_lens, query_lens)
+        return attention_on(storage)(storage, tables, seq_lens, query_lens)
 
-    monkeypatch.setattr(module, "PackedAttention", checked)
+    monkeypatch.setattr(module, "attention_on", lambda storage: checked)
     for prompt, max_tokens in workload():
         engine.submit(prompt, greedy(max_tokens))
     engine.submit(STORY.text, SamplingParams(n=3, seed=0))

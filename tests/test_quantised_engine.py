@@ -3,17 +3,22 @@
 import functools
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+import torch
 
 from kvpaged.engine import Engine, SamplingParams
 from kvpaged.engine.output import CompletionOutput
 from kvpaged.lab.stored import found_last
-from kvpaged.model import load_model
+from kvpaged.model import load_model, load_tokenizer
+from kvpaged.model.compute import compute, open_storage
 from kvpaged.page import PageStorage
 from kvpaged.poison import NAN, PoisonedStorage, PoisonError
 from kvpaged.quantised import QuantisedStorage, RewritingStorage, TailStorage, TokenStorage
 from kvpaged.recall.text import make_stories, make_story
+from kvpaged.tier import RecordFile, Tier, TieredKVCache
+from kvpaged.tier.fingerprint import fingerprint
 from support.same_bits import BitsEpisode
 
 Open = Callable[..., PageStorage]
@@ -155,6 +160,28 @@ def test_nothing_is_misused_on_poisoned_pages_of_fewer_bits(kind: Open) -> None:
     plain = serve(functools.partial(kind.__mro__[3], bits=4), PROMPTS[:4], params, prefix_caching=False)
     tight = serve(storage, PROMPTS[:4], params, num_pages=20, num_speculative_tokens=2, prefix_caching=False)
     assert [output.logits_hash for output in tight] == [output.logits_hash for output in plain]
+
+
+def test_an_engine_has_one_kind_of_pages() -> None:
+    with pytest.raises(ValueError, match="leave out one of poisoned and storage"):
+        Engine(MODEL, 8, poisoned=True, storage=TokenStorage)
+
+
+@pytest.mark.parametrize("kind", [TokenStorage, TailStorage])
+def test_pages_of_fewer_bits_come_back_from_a_tier_as_they_left(kind: Open, tmp_path: Path) -> None:
+    storage = open_storage(MODEL, 16, 8, functools.partial(kind, bits=4))
+    tier = Tier(RecordFile(tmp_path / "tier", 64, 1000, storage.bytes_per_page), 8, computed_by=fingerprint(MODEL))
+    cache = TieredKVCache(16, 8, tier, storage=storage)
+    tokens = load_tokenizer("recall").encode(PROMPTS[0]).ids[:60]
+    sequence = cache.sequence(tokens)
+    before = compute(MODEL, cache, sequence)
+    sequence.release()
+    cache.outbound.run()
+    cache.prefix.clear()
+    again = cache.sequence(tokens)
+    assert again.num_cached_tokens == 56
+    assert torch.equal(compute(MODEL, cache, again), before)
+    cache.check()
 
 
 def test_a_computed_slot_cannot_be_written_again() -> None:

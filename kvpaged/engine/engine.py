@@ -81,6 +81,8 @@ class Engine:
         """
         if isinstance(model, str):
             raise TypeError(f"model is {model!r}, a name: load it first, Engine(load_model({model!r}))")
+        if poisoned and storage is not PageStorage:
+            raise ValueError("poisoned pages are of a kind of their own: leave out one of poisoned and storage")
         self.model = model
         if tokenizer is None and model.checkpoint is not None and (model.checkpoint / "tokenizer.json").is_file():
             tokenizer = load_tokenizer(model.checkpoint)
