@@ -44,6 +44,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # as in the tests: same sums, same last digit
     os.environ["KVPAGED_PROGRESS"] = ""  # what the one who builds the book has solved is not printed in it
     app.add_js_file("print.js", loading_method="defer")
+    app.add_js_file("map.js", loading_method="defer")
     app.connect("config-inited", serve_own_files)
     app.connect("doctree-read", trim_tracebacks)
     app.connect("doctree-read", mark_columns)
