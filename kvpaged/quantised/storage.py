@@ -32,7 +32,8 @@ class QuantisedStorage(PageStorage):
     float32 [num_layers, num_pages, num_kv_heads, page_size or head_dim].
     tails: pages that also stand somewhere exact, float32 [num_layers, 2, tails, num_kv_heads, page_size, head_dim].
     tail_of: int32 [num_pages], where in `tails` a page stands, or -1. A token reads its own page there, if it is there,
-    and those before it from their codes.
+    and those before it from their codes. The digests for `check`, eight bytes for a slot in a layer, are in no count of
+    bytes: a server would not keep them.
 
     Raises ValueError as `PageStorage` does, for other bits, and for heads that do not fill whole bytes.
     """
