@@ -7,11 +7,11 @@ from random import Random
 from typing import Any
 
 from kvpaged import mini
-from kvpaged.exercises.exercise import Build, Case, Function, Predict, Question, Seen
+from kvpaged.exercises.exercise import Build, Case, Function, Predict, Question, Seen, outcome
 from kvpaged.exercises.small import draw_pool, pool_of
 from kvpaged.figures.picture import Picture
-from kvpaged.hybrid import FullAttention, GroupedKVCache, Recurrent, SlidingWindow, group_layers, page_size_for
-from kvpaged.hybrid.prefix_cache import NULL_PAGE
+from kvpaged.hybrid import FullAttention, GroupedKVCache, Kind, Recurrent, SlidingWindow, group_layers, page_size_for
+from kvpaged.hybrid.prefix_cache import NULL_PAGE, GroupedPrefixCache
 from kvpaged.page_table import pages_for
 
 
@@ -35,6 +35,51 @@ def _a_mix(chance: Random) -> Question:
         "find, and how many pages does it own before it computes anything? Five numbers."
     )
     return Question(words, (*owned, second.num_cached_tokens, found))
+
+
+class _AskingPrefixCache(GroupedPrefixCache):
+    """Keeps what a function says."""
+
+    kept: Function
+
+    def insert(self, path: Any, edge: bytes, page_ids: Sequence[int], cache_salt: Any) -> None:
+        kinds = [kind for kind, _ in self.groups]
+        super().insert(path, edge, self.kept(kinds, len(path), [*page_ids]), cache_salt)
+
+
+def _rare_states(chance: Random, size: int) -> Case:
+    """A text, computed in a memory that asks which pages it is to keep, and two prompts that begin with it."""
+    page_size, num_tokens = chance.randint(1, 3), 0
+    while num_tokens < page_size:
+        num_tokens = chance.randint(1, page_size * (1 + size))
+    kinds: list[Kind] = [FullAttention(64), SlidingWindow(64, window=chance.randint(2, 6)), Recurrent(256)]
+    kinds = chance.sample(kinds, chance.randint(1, 3))
+    shorter = chance.randint(1, num_tokens)
+
+    def run(kept: Function) -> Seen:
+        cache = GroupedKVCache(group_layers(kinds), 100, page_size)
+        cache.prefix = _AskingPrefixCache(cache.pool, cache.groups, page_size)
+        cache.prefix.kept = kept
+        first = cache.sequence(range(num_tokens))
+        first.reserve(num_tokens)
+        first.mark_computed(num_tokens)
+        first.release()
+        pages = [node.pages for node, _, _ in cache.prefix.nodes()]
+        return {
+            "pages cached, of each group": [sum(map(bool, group)) for group in zip(*pages, strict=True)],
+            "tokens found by a longer prompt": cache.sequence(range(num_tokens + 1)).num_cached_tokens,
+            f"tokens found by its first {shorter}": cache.sequence(range(shorter)).num_cached_tokens,
+            "what check() says": outcome(cache.check, refusals=(AssertionError,)).get("it raised", "all is well"),
+        }
+
+    names = ", ".join(type(kind).__name__ for kind in kinds)
+    return Case(f"`kept` is asked for each full page; groups {names}, page size {page_size}, tokens {num_tokens}", run)
+
+
+def _kept(kinds: Sequence[Kind], index: int, page_ids: Sequence[int]) -> list[int]:
+    rare = index % 4 != 3
+    pairs = zip(kinds, page_ids, strict=True)
+    return [NULL_PAGE if rare and isinstance(kind, Recurrent) else page_id for kind, page_id in pairs]
 
 
 def _a_state(chance: Random) -> Question:
@@ -156,6 +201,20 @@ EXERCISES = (
             "A hit ends where a page ends. How many full pages are there?",
             "At the end of the hit ask `needed` again, for each group: the next token is another, and so is the first "
             "that it reads.",
+        ),
+    ),
+    Build(
+        number="15.2",
+        name="kept",
+        title="a state at every fourth page",
+        cases=_rare_states,
+        reference=_kept,
+        against="a prefix cache that keeps what is asked for",
+        cases_per_size=12,
+        hints=(
+            "Only states are rare. `isinstance(kind, Recurrent)` says which pages are states.",
+            "Pages are counted from 0, so the fourth is page 3, and the eighth page 7.",
+            "Where `(index + 1) % 4` is not zero, 0 stands in the place of each state; all other page ids stay.",
         ),
     ),
     Predict(

@@ -1,6 +1,29 @@
 """Wrong answers to the exercises of chapter 15."""
 
 from kvpaged import mini
+from kvpaged.hybrid import FullAttention, Recurrent
+
+
+def rare(kind, page_ids, kinds):
+    return [0 if isinstance(each, kind) else page_id for each, page_id in zip(kinds, page_ids, strict=True)]
+
+
+def the_first_of_four(kinds, index, page_ids):
+    return rare(Recurrent, page_ids, kinds) if index % 4 else page_ids
+
+
+def no_states_at_all(kinds, index, page_ids):
+    return rare(Recurrent, page_ids, kinds)
+
+
+def all_kinds_rare(kinds, index, page_ids):
+    return [0] * len(page_ids) if (index + 1) % 4 else page_ids
+
+
+def all_but_full_attention_rare(kinds, index, page_ids):
+    if not (index + 1) % 4:
+        return page_ids
+    return [page_id * isinstance(kind, FullAttention) for kind, page_id in zip(kinds, page_ids, strict=True)]
 
 
 def pages(first, stop, page_size):
@@ -89,6 +112,12 @@ def blind_to_the_null_page(pool, table, num_computed, window, page_size):
 
 
 WRONG = {
+    "15.2": [
+        (the_first_of_four, "pages cached, of each group"),
+        (no_states_at_all, "tokens found"),
+        (all_kinds_rare, "pages cached, of each group"),
+        (all_but_full_attention_rare, "pages cached, of each group"),
+    ],
     "15.6": [
         (as_in_a_window, "logical pages"),
         (the_chunk_of_the_token_before, "logical pages"),
