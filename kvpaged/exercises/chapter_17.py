@@ -58,8 +58,8 @@ def _what_waits(chance: Random) -> Question:
         f"A pool of {num_pages} pages of {page_size} tokens, and a tier that stores at once. A prompt of {num_tokens} "
         "tokens is computed and its sequence released; nothing has been written yet. How many pages are used, and how "
         "many references do they have together? Now somebody calls `cache.prefix.clear()`. How many pages are free? "
-        f"Then a prompt of {long} tokens comes, with nothing in common. How many pages are in the tier when it has its "
-        "own? Four numbers."
+        f"Then a prompt of {long} tokens comes, with nothing in common. How many pages are in the tier when that "
+        "prompt has its pages? Four numbers."
     )
     return Question(words, (used, owners, free, len(cache.tier)))
 
