@@ -25,10 +25,12 @@ class EventKind:
     COMPUTE = "compute"  # K and V are stored for its first `number` tokens [number]
     FORK = "fork"  # a child becomes one more owner of all its pages [pages; number: the child's id]
     TRUNCATE = "truncate"  # it forgets its tail and gives pages back [pages; number: tokens kept]
+    GIVE_BACK = "give back"  # it lives on without these pages of its table: the null page stands for them [pages]
     RELEASE = "release"  # it ends and gives its pages back [pages]
     INSERT = "insert"  # the prefix cache becomes one more owner [pages; number: tokens in them, all full but the last]
     EVICT = "evict"  # the prefix cache gives pages back [pages]
     TRANSFER = "transfer"  # a transfer becomes one more owner of pages, or gives them back [pages; number: 1, or 0]
+    SET_ASIDE = "set aside"  # the null page is named: it stands in tables where there is no page [pages]
     SALVAGE = "salvage"  # after an interrupt everybody gives everything back; what is kept then begins anew []
 
 

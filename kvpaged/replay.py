@@ -19,6 +19,7 @@ class Replay:
         self.tables: dict[int, list[int]] = {}  # sequence id -> page ids, of the live sequences
         self.tokens: dict[int, list[int]] = {}  # sequence id -> its tokens; released sequences keep theirs
         self.num_computed: dict[int, int] = {}
+        self.null_page: int | None = None  # stands in tables where there is no page, and is counted in none of them
 
     def apply(self, event: Event) -> None:
         """Go one event further."""
@@ -33,6 +34,9 @@ class Replay:
                 self.cached.pop(page_id, None)  # a page cached under two salts leaves twice
         elif kind == EventKind.TRANSFER:
             self._take(pages) if number else self._give_back(pages)
+        elif kind == EventKind.SET_ASIDE:
+            self._take(pages)
+            (self.null_page,) = pages
         elif kind == EventKind.SALVAGE:
             for state in (self.ref_counts, self.cached, self.tables, self.num_computed):
                 state.clear()
@@ -66,6 +70,12 @@ class Replay:
             del table[len(table) - len(pages) :]
             del self.tokens[sequence][number:]
             self.num_computed[sequence] = min(self.num_computed[sequence], number)
+        elif kind == EventKind.GIVE_BACK:
+            self._give_back(pages)
+            table = self.tables[sequence]
+            assert self.null_page is not None
+            for page_id in pages:
+                table[table.index(page_id)] = self.null_page
         elif kind == EventKind.RELEASE:
             self._give_back(pages)
             del self.tables[sequence]
@@ -94,12 +104,12 @@ class Replay:
     @property
     def num_mapped(self) -> int:
         """Entries in the tables of live sequences: the pages they would need if they shared none."""
-        return sum(map(len, self.tables.values()))
+        return sum(page_id != self.null_page for table in self.tables.values() for page_id in table)
 
     @property
     def num_in_tables(self) -> int:
         """Different pages in the tables of live sequences."""
-        return len({page_id for table in self.tables.values() for page_id in table})
+        return len({page_id for table in self.tables.values() for page_id in table} - {self.null_page})
 
     def slots_used(self) -> dict[int, int]:
         """Return, for each page that somebody owns, how many of its slots hold a token."""
@@ -107,12 +117,15 @@ class Replay:
         for sequence, table in self.tables.items():
             length = len(self.tokens[sequence])
             for index, page_id in enumerate(table):
+                if page_id == self.null_page:
+                    continue
                 used[page_id] = max(used[page_id], min(self.page_size, length - index * self.page_size))
         return used
 
     def _take(self, pages: tuple[int, ...]) -> None:
         for page_id in pages:
-            self.ref_counts[page_id] += 1
+            if page_id != self.null_page:
+                self.ref_counts[page_id] += 1
 
     def _give_back(self, pages: tuple[int, ...]) -> None:
         for page_id in pages:

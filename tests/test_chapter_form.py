@@ -42,6 +42,6 @@ def test_a_chapter_has_its_eight_parts_in_order_and_none_is_empty(chapter: Path)
 
 def test_the_page_before_the_rooms_names_every_kind_of_event() -> None:
     page = (Path(__file__).parents[1] / "chapters" / "words-and-rooms.ipynb").read_text(encoding="utf-8")
-    named = re.findall(r"\| `([a-z]+)` \| .*? \| \d+ \|", page)
+    named = re.findall(r"\| `([a-z ]+)` \| .*? \| \d+ \|", page)
     kinds = [word for name, word in vars(EventKind).items() if name.isupper()]
     assert sorted(named) == sorted([*kinds, *EngineEvent])

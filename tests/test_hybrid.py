@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
-from kvpaged import OutOfPages
+from kvpaged import EventLog, OutOfPages, Replay
 from kvpaged.hybrid import FullAttention, GroupedKVCache, Kind, Recurrent, SlidingWindow, group_layers, page_size_for
 from kvpaged.hybrid.groups import Group
 from kvpaged.hybrid.prefix_cache import NULL_PAGE
@@ -519,3 +519,44 @@ def test_an_agent_that_adds_3900_tokens_a_turn_sees_the_five_hits_of_vllm_54360(
         sequence.mark_computed(len(sequence.tokens))
         sequence.release()
     assert hits == [0, 4288, 8576, 12864, 15008]
+
+
+# --- the log -----------------------------------------------------------------------------------------------------
+
+
+def random_story(seed: int, num_pages: int = 24) -> Iterable[tuple[GroupedKVCache, EventLog]]:
+    """A memory and its log, after each of many things that happen to it."""
+    choose, log = random.Random(seed), EventLog()
+    cache = GroupedKVCache(group_layers(THREE_KINDS), num_pages, 2, events=log)
+    live: list[GroupedSequence] = []
+    for _ in range(120):
+        try:
+            if not live or choose.random() < 0.2:
+                live.append(cache.sequence([choose.randrange(2) for _ in range(choose.randint(1, 14))]))
+            sequence = choose.choice(live)
+            if choose.random() < 0.3:
+                sequence.append(choose.randrange(2))
+            stop = choose.randint(sequence.num_computed, len(sequence.tokens))
+            sequence.reserve(stop)
+            sequence.mark_computed(stop)
+            if choose.random() < 0.2:
+                live.remove(sequence)
+                sequence.release()
+        except OutOfPages:
+            live.pop(0).release()
+        yield cache, log
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_log_alone_tells_what_every_group_of_every_sequence_owns(seed: int) -> None:
+    replay, played = Replay(2), 0
+    for cache, log in random_story(seed):
+        for event in list(log)[played:]:
+            replay.apply(event)
+        played = len(log)
+        assert [replay.ref_counts[page] for page in range(24)] == [cache.pool.ref_count(page) for page in range(24)]
+        assert list(replay.tables.values()) == [table for sequence in cache.sequences for table in sequence.tables]
+        assert set(replay.cached) == {page for node, *_ in cache.prefix.nodes() for page in node.pages} - {NULL_PAGE}
+        assert replay.num_in_tables <= replay.num_mapped
+        assert NULL_PAGE not in {page for page, used in replay.slots_used().items() if used}
+    assert {"give back", "evict", "share", "release"} <= {event.kind for event in log}

@@ -11,6 +11,7 @@ import pytest
 
 from kvpaged import EventLog, OutOfPages, PagedKVCache, Replay
 from kvpaged.figures import Arrive, ContiguousPlayer, Grow, Leave, TracePlayer
+from kvpaged.hybrid import GroupedKVCache, SlidingWindow, group_layers
 
 NEEDS_NODE = pytest.mark.skipif(shutil.which("node") is None, reason="needs Node.js")
 SCRIPT = files("kvpaged.figures").joinpath("trace_player.js")
@@ -97,6 +98,33 @@ def test_the_script_agrees_with_replay_after_every_event(seed):
         assert tokens == replay.tokens
         assert re.fullmatch(r"[A-Z].*[.”]", state["sentence"]), "every event has a sentence"
         assert not re.search(r"undefined|null|NaN|\?|  | ,", state["sentence"]), "and it has no holes"
+
+
+@NEEDS_NODE
+def test_a_window_gives_back_pages_while_its_sequence_lives():
+    log = EventLog()
+    cache = GroupedKVCache(group_layers([SlidingWindow(64, window=4)]), 8, 4, events=log)
+    a = cache.sequence(range(12))
+    for stop in (4, 8, 12):
+        a.reserve(stop)
+        a.mark_computed(stop)
+    b = cache.sequence(range(10))
+    player = TracePlayer(log, 4, 8)
+    shown = play(player)
+    replay = Replay(4).apply_all(log)
+    assert numbered(shown[-1]["refs"]) == dict(replay.ref_counts)
+    assert (
+        numbered(shown[-1]["tables"]) == replay.tables == {0: a.tables[0], 1: b.tables[0]} == {0: [0, 0, 3], 1: [0, 2]}
+    )
+    told = [state["sentence"] for state in shown]
+    assert told[0] == "Page 0 is set aside as the null page: it stands in a table where there is no page."
+    assert any(
+        "A lives on and gives back what it does not need: page 1 stays with the prefix cache." in each for each in told
+    )
+    assert any("A needs room for 4 tokens of its prompt: it becomes the first owner of page 2" in each for each in told)
+    assert "B becomes one more owner of page 2, found in the prefix cache" in told[-1]
+    assert not [each for each in told if re.search(r"undefined|null,|NaN|\?|  | ,", each)]
+    assert [player.events[stop - 1].kind for stop in player.stops] == ["give back", "give back", "share"]
 
 
 @NEEDS_NODE

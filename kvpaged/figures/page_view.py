@@ -96,6 +96,8 @@ def pages_of_replay(replay: Replay, page_ids: Iterable[int], names: Mapping[int,
     for sequence, table in sorted(replay.tables.items()):
         owner = names.get(sequence, sequence) if names else sequence
         for index, page_id in enumerate(table):
+            if page_id == replay.null_page:
+                continue
             length, computed = len(replay.tokens[sequence]), replay.num_computed[sequence]
             views[page_id].uses[owner] = use_of_page(index, length, computed, replay.page_size)
     for page_id, tokens in replay.cached.items():

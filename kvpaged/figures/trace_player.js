@@ -10,7 +10,7 @@
 
   function apply(state, [kind, sequence, pages, tokens, number], size) {
     const { refs, cached, moving, tables } = state;
-    const take = () => pages.forEach((page) => (refs[page] = (refs[page] || 0) + 1));
+    const take = () => pages.forEach((page) => page !== state.nothing && (refs[page] = (refs[page] || 0) + 1));
     const giveBack = (some) => some.forEach((page) => --refs[page] || delete refs[page]);
     if (kind === "insert") {
       take();
@@ -22,6 +22,9 @@
       if (number) take();
       else giveBack(pages);
       pages.forEach((page) => (moving[page] = (moving[page] || 0) + (number ? 1 : -1)) || delete moving[page]);
+    } else if (kind === "set aside") {
+      take();
+      state.nothing = pages[0];
     } else if (kind === "salvage") {
       for (const some of [refs, cached, moving, tables, state.computed]) Object.keys(some).forEach((key) => delete some[key]);
     } else if (kind === "begin") {
@@ -51,6 +54,9 @@
       tables[sequence].length -= pages.length;
       state.tokens[sequence].length = number;
       state.computed[sequence] = Math.min(state.computed[sequence], number);
+    } else if (kind === "give back") {
+      giveBack(pages);
+      pages.forEach((page) => (tables[sequence][tables[sequence].indexOf(page)] = state.nothing));
     } else if (kind === "release") {
       giveBack(pages);
       delete tables[sequence];
@@ -110,12 +116,12 @@
           : "All of them must be computed."),
       share: (state, [, who, pages]) => {
         const partly = state.hits[who] % size;
-        return `${name(who)} becomes one more owner of ${named(pages)}, found in the prefix cache by its tokens: ` +
+        return `${name(who)} becomes one more owner of ${named(pages.filter((page) => page !== state.nothing))}, found in the prefix cache by its tokens: ` +
           `${plural(state.hits[who], "token")} that need no computing` +
           (partly ? `. Of page ${pages[pages.length - 1]} only ${plural(partly, "slot")} match.` : ".");
       },
       allocate: (state, [, who, pages], next) => {
-        const waiting = state.tokens[who].length - state.tables[who].length * size;
+        const waiting = Math.min(pages.length * size, state.tokens[who].length - state.tables[who].length * size);
         const why = next && next[0] === "copy" && next[1] === who ? `must write to page ${next[2][0]}, which has other owners: it`
           : waiting > 0 ? `needs room for ${plural(waiting, "token")} of its prompt: it`
           : "has filled its pages and needs room for one more token: it";
@@ -140,6 +146,9 @@
       truncate: (state, [, who, pages, , number]) =>
         `${name(who)} forgets its last ${plural(state.tokens[who].length - number, "token")}` +
         (pages.length ? `: ${fate(state, pages, who)}.` : "; the page they were in holds others still."),
+      "set aside": (_, [, , pages]) => `Page ${pages[0]} is set aside as the null page: it stands in a table where there is no page.`,
+      "give back": (state, [, who, pages]) =>
+        `No token to come of ${name(who)} reads ${named(pages)}. ${name(who)} lives on and gives back what it does not need: ${fate(state, pages, who)}.`,
       release: (state, [, who, pages]) => `${name(who)} is released and gives its pages back: ${fate(state, pages, who) || "it had none"}.`,
       insert: (_, [, , pages, , number]) =>
         `The prefix cache becomes one more owner of ${named(pages)}: ${plural(number, "token")} that can be found again.`,
@@ -182,6 +191,7 @@
     for (const sequence in state.tables) {
       const length = state.tokens[sequence].length, computed = state.computed[sequence];
       state.tables[sequence].forEach((page, index) => {
+        if (page === state.nothing) return;
         const use = [sequence, Math.min(size, length - index * size), Math.min(size, computed - index * size)];
         (uses[page] = uses[page] || []).push(use);
       });
@@ -233,6 +243,7 @@
     const table = state.tables[sequence], tokens = state.tokens[sequence], computed = state.computed[sequence];
     const shown = table.map((page, index) => {
       if (table.length > 40 && index >= 8 && index < table.length - 24) return index === 8 ? `<span>… ${table.length - 32} pages …</span>` : "";
+      if (page === state.nothing) return '<span class="page"><b>·</b></span>';
       const text = tokens.slice(index * size, (index + 1) * size).map((token, slot) => {
         const at = index * size + slot, word = escaped(words[token]);
         return at >= computed ? `<i${at >= fresh ? ' class="new"' : ""}>${word}</i>` : word;

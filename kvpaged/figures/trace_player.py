@@ -19,6 +19,7 @@ INTERESTING = (
     EventKind.COPY,
     EventKind.FORK,
     EventKind.TRUNCATE,
+    EventKind.GIVE_BACK,
     EventKind.EVICT,
     EventKind.TRANSFER,
     "preempt",

@@ -2,9 +2,10 @@
 
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from itertools import chain
+from itertools import chain, count
 
 from kvpaged.checks import check_salt
+from kvpaged.events import EventKind, EventLog
 from kvpaged.hybrid.groups import Group
 from kvpaged.hybrid.prefix_cache import NULL_PAGE, GroupedPrefixCache
 from kvpaged.hybrid.sequence import GroupedSequence
@@ -19,14 +20,27 @@ _Claim = tuple[str, tuple[int, Hashable, bytes], bool]
 class GroupedKVCache:
     """Like `PagedKVCache`, for layers of several kinds. Its sequences share whole pages, and cannot be forked."""
 
-    def __init__(self, groups: Sequence[Group], num_pages: int, page_size: int, recomputed_pages: int = 0) -> None:
-        """One of the pages becomes the null page. recomputed_pages: see `GroupedPrefixCache`."""
+    def __init__(
+        self,
+        groups: Sequence[Group],
+        num_pages: int,
+        page_size: int,
+        recomputed_pages: int = 0,
+        events: EventLog | None = None,
+    ) -> None:
+        """One of the pages becomes the null page. recomputed_pages: see `GroupedPrefixCache`.
+
+        In the log, each group of a sequence is a sequence of its own: group g of sequence i has number i * groups + g.
+        """
         self.groups = list(groups)
         self.pool = PagePool(num_pages)
-        self.prefix = GroupedPrefixCache(self.pool, self.groups, page_size, recomputed_pages)
+        self.events = events if events is not None else EventLog(recording=False)
+        self.prefix = GroupedPrefixCache(self.pool, self.groups, page_size, recomputed_pages, self.events)
         self.page_size = page_size
         self.sequences: dict[GroupedSequence, None] = {}  # in the order in which they began
+        self.ids = count()
         self.pool.allocate()  # NULL_PAGE
+        self.events.add(EventKind.SET_ASIDE, None, (NULL_PAGE,))
 
     def sequence(self, prompt_tokens: Iterable[int], cache_salt: Hashable = None) -> GroupedSequence:
         """Begin a sequence. It owns what it needs of its cached beginning; slots for more, it reserves as it goes.

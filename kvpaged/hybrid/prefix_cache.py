@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 
 from kvpaged.checks import positive_int
+from kvpaged.events import EventKind, EventLog
 from kvpaged.hybrid.groups import FullAttention, Group
 from kvpaged.page_pool import OutOfPages, PagePool
 from kvpaged.tokens import TOKEN_BYTES, as_tokens
@@ -36,11 +37,19 @@ class GroupedPrefixCache:
     the model's hidden states asks for 1, as no page holds those.
     """
 
-    def __init__(self, pool: PagePool, groups: Sequence[Group], page_size: int, recomputed_pages: int = 0) -> None:
+    def __init__(
+        self,
+        pool: PagePool,
+        groups: Sequence[Group],
+        page_size: int,
+        recomputed_pages: int = 0,
+        events: EventLog | None = None,
+    ) -> None:
         self.pool = pool
         self.groups = groups
         self.page_size = positive_int("page_size", page_size)
         self.recomputed_pages = recomputed_pages
+        self.events = events if events is not None else EventLog(recording=False)
         self.root = Node(None, None, len(groups))  # below it a node for each cache salt, and below those the pages
         self._lru: OrderedDict[tuple[Node, int], None] = OrderedDict()  # (node, group) of each page, oldest use first
         # Without all pages before it a page of full attention is of no use, so these groups lose leaves only.
@@ -98,6 +107,7 @@ class GroupedPrefixCache:
                 self.pool.share(page_id)
                 node.pages[group] = page_id
                 self._lru[node, group] = None
+                self.events.add(EventKind.INSERT, None, (page_id,), (), self.page_size)
 
     def allocate_many(self, n: int) -> list[int]:
         """Allocate `n` pages, evicting what only the cache owns if it must. All or nothing: raises OutOfPages."""
@@ -147,6 +157,8 @@ class GroupedPrefixCache:
         return list(victims)
 
     def _drop(self, victims: list[tuple[Node, int]]) -> None:
+        if victims:
+            self.events.add(EventKind.EVICT, None, tuple(node.pages[group] for node, group in victims))
         for node, group in victims:
             self.pool.release(node.pages[group])
             node.pages[group] = NULL_PAGE

@@ -9,9 +9,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from typing import TYPE_CHECKING
 
+from kvpaged.events import EventKind
 from kvpaged.hybrid.prefix_cache import NULL_PAGE, Node
 from kvpaged.page_table import pages_for
 from kvpaged.tokens import as_token, pack
@@ -35,6 +36,12 @@ class GroupedSequence:
         self.tables = memory.prefix.take(path)
         self._memory = memory
         self._path = path  # in the prefix cache's trie, as far as it has seen our pages
+        self._id = next(memory.ids)
+        self.num_told = len(tokens)  # of the tokens, those that the log knows
+        for group, table in enumerate(self.tables):
+            self._tell(EventKind.BEGIN, group, (), tokens, self.num_computed)
+            if table:
+                self._tell(EventKind.SHARE, group, table)
 
     def append(self, token: int) -> None:
         """One more token, which has no slot yet. Raises TypeError or ValueError for what is no token."""
@@ -48,8 +55,14 @@ class GroupedSequence:
         missing = max(0, pages_for(num_tokens, self._memory.page_size) - len(self.tables[0]))
         pages = self._memory.prefix.allocate_many(missing * len(self.tables))
         for group, table in enumerate(self.tables):
-            table += pages[group * missing : (group + 1) * missing]
+            mine = pages[group * missing : (group + 1) * missing]
+            table += mine
+            if mine:
+                self._tell(EventKind.ALLOCATE, group, mine)
+            for token in self.tokens[self.num_told : num_tokens]:
+                self._tell(EventKind.APPEND, group, (), [token])
         self.num_slots = max(self.num_slots, num_tokens)
+        self.num_told = max(self.num_told, num_tokens)
 
     def mark_computed(self, num_tokens: int) -> None:
         """Note that the first `num_tokens` tokens went through the model: cache full pages, give back what is not read.
@@ -60,6 +73,9 @@ class GroupedSequence:
         if not self.num_computed <= num_tokens <= self.num_slots:
             known = f"{self.num_computed} are, and {self.num_slots} have slots"
             raise ValueError(f"cannot mark {num_tokens} tokens as computed: {known}")
+        if num_tokens > self.num_computed:
+            for group in range(len(self.tables)):
+                self._tell(EventKind.COMPUTE, group, (), (), num_tokens)
         self.num_computed = num_tokens
         size = self._memory.page_size
         # Another's pages with the same tokens were cached, and are evicted: now ours can be inserted.
@@ -68,24 +84,34 @@ class GroupedSequence:
         for index in range(len(self._path), num_tokens // size):
             edge = pack(self.tokens[index * size : (index + 1) * size])
             self._memory.prefix.insert(self._path, edge, [table[index] for table in self.tables], self.cache_salt)
-        for (kind, _), table in zip(self._memory.groups, self.tables, strict=True):
-            self.give_back(table, kind.needed(num_tokens, size).start)
+        for group, (kind, _) in enumerate(self._memory.groups):
+            given_back = self.give_back(self.tables[group], kind.needed(num_tokens, size).start)
+            if given_back:
+                self._tell(EventKind.GIVE_BACK, group, given_back)
 
     def release(self) -> None:
         """Give every page back; what is cached stays in the cache. Raises ValueError if it is released already."""
         self._require_live()
         del self._memory.sequences[self]
         self._memory.prefix.touch(self._path)
-        for table in self.tables:
-            self.give_back(table, len(table))
+        for group, table in enumerate(self.tables):
+            self._tell(EventKind.RELEASE, group, self.give_back(table, len(table)))
 
-    def give_back(self, table: list[int], stop: int) -> None:
-        """Let null pages stand for all before logical page `stop`. Pages go front to back: no gaps."""
+    def give_back(self, table: list[int], stop: int) -> list[int]:
+        """Let null pages stand for all before logical page `stop`; return what stood there. Front to back: no gaps."""
         start = stop
         while start and table[start - 1] != NULL_PAGE:
             start -= 1
-        self._memory.pool.release_many(reversed(table[start:stop]))
+        given_back = table[start:stop]
+        self._memory.pool.release_many(reversed(given_back))
         table[start:stop] = [NULL_PAGE] * (stop - start)
+        return given_back
+
+    def _tell(
+        self, kind: str, group: int, pages: Iterable[int] = (), tokens: Iterable[int] = (), number: int = 0
+    ) -> None:
+        who = self._id * len(self.tables) + group
+        self._memory.events.add(kind, who, tuple(pages), tuple(tokens), number)
 
     def _require_live(self) -> None:
         if self not in self._memory.sequences:
