@@ -34,13 +34,15 @@
   }
 
   // Pages, best first, each with its sections. A page is as good as its sections together: the one that comes back to a
-  // thing is about it. Chapters explain, other pages list: only a term of the glossary itself comes before them.
+  // thing is about it. Chapters explain, other pages list: only a term of the glossary itself comes before them. Where two
+  // chapters tell as much of a thing, the earlier one introduces it.
   function search(query) {
     const pages = new Map();
     for (const { id, score, terms } of ranked(query)) {
       const entry = entries[id];
       const page = pages.get(entry.number) ?? { address: entry.address, title: entry.page, score: 0, sections: [] };
-      page.score += score * (/^\d/.test(entry.page) ? 1 : 0.1);
+      const chapter = /^\d+/.exec(entry.page);
+      page.score += score * (chapter ? 1 - chapter[0] / 40 : 0.1);
       page.sections.push({ ...entry, terms: new Set(terms) });
       pages.set(entry.number, page);
     }
