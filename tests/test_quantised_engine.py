@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from kvpaged import PagedKVCache
 from kvpaged.engine import Engine, SamplingParams
 from kvpaged.engine.output import CompletionOutput
 from kvpaged.lab.stored import found_last
@@ -95,6 +96,47 @@ def test_requests_get_the_bits_in_engines_of_any_shape_that_they_get_alone(stora
     for what in ("preempted", "guesses that came true", "copies"):
         assert counts[what] > 5, what
     assert (counts["tokens found in the cache"] > 100) == (not by_page)
+
+
+def logits_after(storage: Open, kept: int, steps: list[list[int]], prefix_caching: bool = True) -> torch.Tensor:
+    """Of a prompt whose first `kept` tokens are followed by wrong ones in `steps`, all of them then taken back."""
+    tokens = load_tokenizer("recall").encode(PROMPTS[0]).ids[:60]
+    opened = open_storage(MODEL, 16, 16, storage)
+    cache = PagedKVCache(16, 16, storage=opened, prefix_caching=prefix_caching)
+    sequence = cache.sequence(tokens[:kept])
+    compute(MODEL, cache, sequence)
+    for step in steps:
+        for token in step:
+            sequence.append(token)
+        compute(MODEL, cache, sequence)
+    sequence.truncate(kept)
+    for token in tokens[kept:]:
+        sequence.append(token)
+    logits = compute(MODEL, cache, sequence)
+    cache.check()
+    return logits
+
+
+@pytest.mark.parametrize("prefix_caching", [True, False])
+@pytest.mark.parametrize("answer", [TokenStorage, TailStorage])
+def test_a_wrong_guess_across_the_end_of_a_page_changes_no_bit(answer: Open, prefix_caching: bool) -> None:
+    """Whether it fills page 1 (29 to 31), or begins with page 2 (32): it is taken back before the next step."""
+    storage = functools.partial(answer, bits=4)
+    for kept in (29, 31, 32):
+        guessed = logits_after(storage, kept, [[348, 5, 8, 86]], prefix_caching)
+        assert torch.equal(guessed, logits_after(storage, kept, [], prefix_caching)), kept
+
+
+@pytest.mark.parametrize("prefix_caching", [True, False])
+def test_tokens_of_several_steps_are_taken_back_without_a_trace_only_where_no_tail_is_gone(
+    prefix_caching: bool,
+) -> None:
+    """One at a time from 29: the last of them stands behind page 1, whose tail is let go."""
+    steps = [[348], [5], [8], [86]]
+    for answer, same in ((TokenStorage, True), (TailStorage, False)):
+        storage = functools.partial(answer, bits=4)
+        after = logits_after(storage, 29, steps, prefix_caching)
+        assert torch.equal(after, logits_after(storage, 29, [], prefix_caching)) == same
 
 
 def test_what_was_found_last_says_what_the_book_says() -> None:

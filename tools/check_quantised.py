@@ -32,6 +32,7 @@ KINDS: dict[str, Open] = {
     "rewritten, keys by channel": RewritingStorage,
     "tail, keys by channel": TailStorage,
     "tail, values by channel": functools.partial(TailStorage, keys="token", values="channel"),
+    "tail, both by channel": functools.partial(TailStorage, keys="channel", values="channel"),
     "token": TokenStorage,
 }
 

@@ -19,9 +19,12 @@ from kvpaged.quantised.storage import QuantisedStorage, Rows
 class TailStorage(QuantisedStorage):
     """A page stands exact, in a tail, until it is full and a query stands behind it; its codes are made once.
 
-    The tail of a page that was given back stays until the page is written again. Where a table goes on within a page
-    that has no tail any more (a hit, or a truncation, that ends inside a finished page), the new tail begins with what
-    its codes say: that is the one place where a token reads what it would not read alone.
+    Every page of a chunk has a tail until the next step. The tail of a page that was given back stays until the page is
+    written again. Nothing limits the tails: a page pool does not know of them.
+
+    Where a table goes on within a page that has no tail any more (a hit, or the truncation of several steps, that ends
+    inside a finished page), the new tail begins with what its codes say: that is the one place where a token reads what
+    it would not read alone. A guess is taken back before the next step, so the tails behind it are still there.
     """
 
     def _open(self) -> None:
@@ -44,7 +47,11 @@ class TailStorage(QuantisedStorage):
         return super().num_bytes + self.num_tails * self.bytes_per_tail
 
     def finish(self, pages: Tensor) -> None:
-        """Let go of the tails of full pages that all queries to come stand behind."""
+        """Let go of the tails of full pages that all queries to come stand behind.
+
+        Attention calls this once for each pass, before anything is written, with the pages of each sequence that lie
+        before its first query's.
+        """
         page_ids = sorted(set(pages[self.tail_of[pages] >= 0].tolist()))
         self._free_tails += self.tail_of[page_ids].tolist()
         self.tail_of[page_ids] = -1
@@ -66,7 +73,7 @@ class TailStorage(QuantisedStorage):
 
     def store(self, layer: int, pages: Tensor, offsets: Tensor, rows: Rows) -> None:
         for page_id in sorted(set(pages[self.tail_of[pages] < 0].tolist())):
-            self._begin_tail(page_id, page_id, num_slots=int(offsets[pages == page_id].min()))
+            self._begin_tail(page_id, source=page_id, num_slots=int(offsets[pages == page_id].min()))
         tails = self.tail_of[pages].long()
         full = offsets == self.page_size - 1
         for which, numbers in enumerate(rows):
