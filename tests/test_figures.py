@@ -500,3 +500,9 @@ def test_each_room_of_the_map_says_its_chapter_to_whoever_links_it():
     assert '<a data-chapter="12" aria-current="page">' in shown
     assert '<svg viewBox="0 0 754 460" role="group"' in shown
     assert "href" not in shown
+
+
+def test_a_page_that_somebody_without_a_name_owns_too_does_not_belong_to_the_prefix_cache_alone():
+    shown = repr(draw_pages([PageView(3, cached=4, ref_count=2), PageView(4, cached=4, ref_count=1)], 4))
+    assert "The prefix cache owns page 3 too." in shown
+    assert "The prefix cache alone owns page 4." in shown

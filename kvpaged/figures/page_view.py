@@ -39,8 +39,8 @@ class PageView:
 
     @property
     def idle(self) -> bool:
-        """Whether only the prefix cache owns it."""
-        return self.cached > 0 and not self.uses
+        """Whether only the prefix cache owns it: nobody by name, and nobody who is only counted."""
+        return self.cached > 0 and not self.uses and self.unknown <= 0
 
     @property
     def unknown(self) -> int:
