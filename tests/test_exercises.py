@@ -212,6 +212,23 @@ def test_code_that_never_ends_is_stopped_at_its_line(monkeypatch: pytest.MonkeyP
     assert "did not end within 0.2 seconds" in str(verdict)
 
 
+def test_code_can_be_traced_after_a_check_whether_or_not_it_was_stopped() -> None:
+    script = (
+        "import sys\n"
+        "import kvpaged.exercises.trial as trial\n"
+        "from kvpaged.exercises import check\n"
+        "trial.SECONDS = 0.2\n"
+        "def release_many(pool, pages):\n"
+        "    while True: pass\n"
+        "for answer in (release_many, lambda pool, pages: None):\n"
+        "    assert not check('4.2', answer).passed\n"
+        "    sys.settrace(lambda *_: None)\n"
+        "    sorted([2, 1], key=lambda each: each)\n"
+        "    sys.settrace(None)\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
+
+
 def test_an_exception_is_told_with_the_readers_own_line() -> None:
     def release_many(pool: Any, pages: list[int]) -> None:
         print("so far, so good")

@@ -40,6 +40,22 @@ def time_limit(seconds: float) -> Iterator[None]:
     try:
         yield
     finally:
-        with turn:
-            done.set()
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(reader, None)  # one that is on its way comes too late
+        _end(done, turn)
+
+
+def _end(done: threading.Event, turn: threading.Lock) -> None:
+    """Let the watcher send nothing more. What it sent last may still be on its way: it arrives here.
+
+    To take it back instead (by sending None) would leave Python's own mark that something is on its way, for ever: code
+    that is traced afterwards, by a debugger say, would wait for it without end.
+    """
+    ended = False
+    while not ended:
+        try:
+            with turn:
+                done.set()
+            for _ in range(9):  # something that is on its way arrives where a loop turns
+                pass
+            ended = True
+        except Stopped:
+            continue
