@@ -16,6 +16,7 @@ class Replay:
         self.page_size = page_size
         self.ref_counts: Counter[int] = Counter()  # page id -> owners; a free page has no entry
         self.cached: dict[int, int] = {}  # page id -> tokens in it, of the pages that the prefix cache owns
+        self.moving: Counter[int] = Counter()  # page id -> transfers that own it
         self.tables: dict[int, list[int]] = {}  # sequence id -> page ids, of the live sequences
         self.tokens: dict[int, list[int]] = {}  # sequence id -> its tokens; released sequences keep theirs
         self.num_computed: dict[int, int] = {}
@@ -34,11 +35,12 @@ class Replay:
                 self.cached.pop(page_id, None)  # a page cached under two salts leaves twice
         elif kind == EventKind.TRANSFER:
             self._take(pages) if number else self._give_back(pages)
+            self.moving.update(pages) if number else self.moving.subtract(pages)
         elif kind == EventKind.SET_ASIDE:
             self._take(pages)
             (self.null_page,) = pages
         elif kind == EventKind.SALVAGE:
-            for state in (self.ref_counts, self.cached, self.tables, self.num_computed):
+            for state in (self.ref_counts, self.cached, self.moving, self.tables, self.num_computed):
                 state.clear()
         elif sequence is None:
             return

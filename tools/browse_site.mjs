@@ -112,7 +112,7 @@ async function drive(page, player, end, fail) {
       scrub.value = position;
       scrub.dispatchEvent(new Event("input"));
       const said = root.querySelector(".say").textContent;
-      return !/[.”]$/.test(said) || /undefined|null|NaN/.test(said);
+      return !/[.”]$/.test(said) || /undefined|\bnull\b(?! page)|NaN/.test(said);
     });
   }, last);
   if (silent.length) fail(`no sentence says what happened at ${silent}`);

@@ -87,6 +87,9 @@ def describe_pages(pages: list[PageView], page_size: int, counting_tokens: bool)
             words.append(f"Page {page.page_id} is shared by {listed(map(owner_name, page.uses))}.")
         elif page.unknown > 0 and page.unknown == page.ref_count:
             words.append(f"Page {page.page_id} has {count_of(page.ref_count, 'owner')}.")
+    moving = [page.page_id for page in pages if page.moving]
+    if moving:
+        words.append(f"A transfer owns {pages_named(moving)}.")
     kept = [page.page_id for page in pages if page.cached and not page.idle]
     if kept:
         words.append(f"The prefix cache owns {pages_named(kept)} too.")

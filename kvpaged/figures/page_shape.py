@@ -46,6 +46,10 @@ class PageShape:
         if page.cached:
             parts.append(path("M", right - 7, y + 4, "h", 7, "v", 11, "l", -3.5, -3, "l", -3.5, 3, "z", class_="i"))
             right -= 10
+        if page.moving:  # two arrows: bytes are on their way
+            out, back = ("h", 6, "v", -3, "l", 4, 4.5, "h", -10), ("h", -6, "v", 3, "l", -4, -4.5, "h", 10)
+            parts.append(path("M", right - 9, y + 7, *out, "M", right, y + 13, *back, class_="i"))
+            right -= 13
         chips = [(owner_name(owner), owner_colour(owner)) for owner in page.uses]
         if page.unknown > 0:
             chips.append((f"+{page.unknown}" if chips or page.cached else f"×{page.unknown}", NEUTRAL))

@@ -31,6 +31,8 @@ class PageView:
     uses: dict[Owner, Use] = field(default_factory=dict)
     cached: int = 0  # tokens that the prefix cache keeps in it; 0 when it does not own the page
     ref_count: int = 0
+    moving: int = 0  # transfers that own it
+    null: bool = False  # it stands in tables where there is no page
 
     @property
     def free(self) -> bool:
@@ -40,12 +42,12 @@ class PageView:
     @property
     def idle(self) -> bool:
         """Whether only the prefix cache owns it: nobody by name, and nobody who is only counted."""
-        return self.cached > 0 and not self.uses and self.unknown <= 0
+        return self.cached > 0 and not self.uses and not self.moving and self.unknown <= 0
 
     @property
     def unknown(self) -> int:
         """Owners that are counted but not known by name."""
-        return self.ref_count - len(self.uses) - (self.cached > 0)
+        return 0 if self.null else self.ref_count - len(self.uses) - (self.cached > 0) - self.moving
 
 
 _MOST = 512
@@ -92,7 +94,15 @@ def pages_of_cache(cache: PagedKVCache, names: Mapping[int, str] | None = None) 
 
 def pages_of_replay(replay: Replay, page_ids: Iterable[int], names: Mapping[int, str] | None = None) -> list[PageView]:
     """Look at the memory as it was after the events that were replayed; `page_ids` must hold all pages in use."""
-    views = {page_id: PageView(page_id, ref_count=replay.ref_counts.get(page_id, 0)) for page_id in page_ids}
+    views = {
+        page_id: PageView(
+            page_id,
+            ref_count=replay.ref_counts.get(page_id, 0),
+            moving=replay.moving[page_id],
+            null=page_id == replay.null_page,
+        )
+        for page_id in page_ids
+    }
     for sequence, table in sorted(replay.tables.items()):
         owner = names.get(sequence, sequence) if names else sequence
         for index, page_id in enumerate(table):
