@@ -78,11 +78,13 @@ class _ParentsGoOn:
     def __init__(self, length: int, page_size: int) -> None:
         self.first = text(memory(40, page_size), range(1, length + 1))
         self.family, self.children = [self.first], set[mini.Sequence]()
+        self.said = {self.first: [*self.first.tokens]}  # their tokens, by these three functions alone
 
     def fork(self, sequence: mini.Sequence) -> mini.Sequence:
         child: mini.Sequence = mini.fork(sequence)
         self.family.append(child)
         self.children.add(child)
+        self.said[child] = [*child.tokens]
         return child
 
     def append(self, sequence: mini.Sequence, token: int) -> None:
@@ -94,6 +96,16 @@ class _ParentsGoOn:
         if slot:
             self.children.discard(sequence)
         compute_last(sequence)
+        self.said[sequence].append(token)
+
+    def truncate(self, sequence: mini.Sequence, length: int) -> None:
+        _truncate(sequence, length)
+        del self.said[sequence][length:]
+
+    def deceived(self) -> bool:
+        """Whether somebody reads a token that is not its own, though nothing was changed but by these functions."""
+        honest = all(each.tokens == self.said[each] for each in self.family)
+        return honest and any(read(each) != each.tokens for each in self.family)
 
 
 def _betrayals(chance: Random, size: int) -> Case:
@@ -103,9 +115,8 @@ def _betrayals(chance: Random, size: int) -> Case:
 
     def run(betray: Function) -> Seen:
         rule = _ParentsGoOn(length, page_size)
-        betray(rule.first, rule.fork, rule.append, _truncate)
-        deceived = any(read(each) != each.tokens for each in rule.family)
-        return {"somebody reads a token that is not its own": "yes" if deceived else "no"}
+        betray(rule.first, rule.fork, rule.append, rule.truncate)
+        return {"by these calls somebody reads a token that is not its own": "yes" if rule.deceived() else "no"}
 
     return Case(f"`betray(A, fork, append, truncate)`: A has {length} tokens, in pages of {page_size}", run)
 

@@ -35,7 +35,10 @@ class Progress:
         return "\n".join([self._first(), *(f"{chapter}: {self._line(chapter)}" for chapter in self._chapters())])
 
     def _repr_html_(self) -> str:
-        rows = "".join(f"<tr><th scope='row'>{each}</th><td>{self._line(each)}</td></tr>" for each in self._chapters())
+        rows = "".join(
+            f"<tr><th scope='row' style='white-space:nowrap'>{each}</th><td>{self._line(each)}</td></tr>"
+            for each in self._chapters()
+        )
         return f"<p>{self._first()}</p><table><tbody>{rows}</tbody></table>"
 
     def _first(self) -> str:

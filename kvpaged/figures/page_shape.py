@@ -8,6 +8,7 @@ from kvpaged.figures.page_view import PageView
 from kvpaged.figures.svg import box, hatch, label, mark, path, rect, shortened, steps, text_width
 
 _HEAD, _PAD = 18, 4
+_NARROWEST = 38  # the number, a bookmark and the letter of an owner stand side by side
 
 
 class PageShape:
@@ -18,7 +19,7 @@ class PageShape:
         self.columns = min(4, page_size)
         self.slot_width = slot_width
         self.slot_height = slot_height
-        self.width = self.columns * slot_width + 2 * _PAD
+        self.width = max(_NARROWEST, self.columns * slot_width + 2 * _PAD)
         self.height = _HEAD + -(-page_size // self.columns) * slot_height + _PAD
 
     def slot(self, x: float, y: float, index: int) -> tuple[float, float]:

@@ -13,6 +13,7 @@ from kvpaged.exercises.museum import (
     found_too_soon,
     freed_page_named,
     freed_twice,
+    kept_though_cancelled,
     kept_twice,
     leaked_page,
     nothing_to_run,
@@ -39,6 +40,7 @@ PIECES: dict[str, Piece] = {
         found_too_soon,
         slot_at_boundary,
         nothing_to_run,
+        kept_though_cancelled,
         kept_twice,
         found_again,
     )

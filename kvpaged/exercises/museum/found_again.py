@@ -64,7 +64,7 @@ def _watched(chance: Random, size: int) -> Watched:
 
 
 PIECE = piece(
-    number="M.13",
+    number="M.14",
     title="a hit rate that rises when memory is short",
     broken=hit_rate,
     mended=_mended,

@@ -26,7 +26,7 @@ def insert(cache: Cache, tokens: list[int], pages: list[int], cache_salt: Any = 
 
 
 PIECE = piece(
-    number="M.12",
+    number="M.13",
     title="the same tokens, kept twice",
     broken=insert,
     mended=mini.insert,

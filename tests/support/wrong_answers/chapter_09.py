@@ -53,6 +53,10 @@ def the_child_goes_back(sequence, fork, append, truncate):
     append(child, 50)
 
 
+def by_changing_a_token(sequence, fork, append, truncate):
+    fork(sequence).tokens[-1] = 999
+
+
 def with_the_same_token(sequence, fork, append, truncate):
     fork(sequence)
     last = sequence.tokens[-1]
@@ -173,6 +177,7 @@ WRONG = {
         (forward_only, "somebody reads a token that is not its own"),
         (the_child_goes_back, "somebody reads a token that is not its own"),
         (with_the_same_token, "somebody reads a token that is not its own"),
+        (by_changing_a_token, "by these calls somebody reads"),
     ],
     "9.5": [
         (without_a_copy, "what came of the calls"),

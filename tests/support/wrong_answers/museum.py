@@ -262,7 +262,7 @@ def all_from_one_page(page_table, page_size, start, stop):
     ]
 
 
-# M.12
+# M.13
 
 
 def inserting(is_twin, replaces):
@@ -300,7 +300,7 @@ def anything(child, mine, page):
     return True
 
 
-# M.13
+# M.14
 
 
 def the_last_beginning(beginnings):
@@ -379,9 +379,14 @@ WRONG = {
         (called("nothing_if_all", beginning(nothing_if_all_is_found, each_page)), "tokens found"),
     ],
     "M.12": [
+        (called("full_pages_alone", ending(lambda each, count: count - count % each.cache.page_size, all_pages)), KEPT),
+        (called("one_token_more", ending(lambda each, count: min(count + 1, len(each.tokens)), all_pages)), "law 3"),
+        (called("nothing_kept", ending(lambda each, count: 0, all_pages)), KEPT),
+    ],
+    "M.13": [
         (called("same_tokens", inserting(same_tokens, replaces=True)), KEPT),
         (called("never_replaced", inserting(begins_like_mine, replaces=False)), KEPT),
         (called("anything", inserting(anything, replaces=True)), KEPT),
     ],
-    "M.13": [(the_last_beginning, "the hit rate"), (mean_of_rates, "the hit rate"), (all_the_tokens, "the hit rate")],
+    "M.14": [(the_last_beginning, "the hit rate"), (mean_of_rates, "the hit rate"), (all_the_tokens, "the hit rate")],
 }
