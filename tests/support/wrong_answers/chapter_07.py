@@ -1,38 +1,11 @@
 """Wrong answers to the exercises of chapter 7."""
 
 from kvpaged.mini import Node, OutOfPages, agreeing, forget, share
+from support.wrong_answers.variations import called, inserting, same_tokens
 
 
-def by_its_number(cache, tokens, pages):
-    node, path = cache.roots.setdefault(None, Node()), []
-    for start, page in zip(range(0, len(tokens), cache.page_size), pages, strict=True):
-        mine = tuple(tokens[start : start + cache.page_size])
-        twins = [child for child in node.children if child.page == page]
-        if not twins:
-            share(cache.pool, page)
-            twins = [Node(mine, page, node)]
-            node.children += twins
-        node = twins[0]
-        path.append(node)
-    for node in reversed(path):
-        cache.by_use.pop(node, None)
-        cache.by_use[node] = True
-
-
-def equal_pages_only(cache, tokens, pages):
-    node, path = cache.roots.setdefault(None, Node()), []
-    for start, page in zip(range(0, len(tokens), cache.page_size), pages, strict=True):
-        mine = tuple(tokens[start : start + cache.page_size])
-        twins = [child for child in node.children if child.tokens == mine]
-        if not twins:
-            share(cache.pool, page)
-            twins = [Node(mine, page, node)]
-            node.children += twins
-        node = twins[0]
-        path.append(node)
-    for node in reversed(path):
-        cache.by_use.pop(node, None)
-        cache.by_use[node] = True
+def its_number(child, mine, page):
+    return child.page == page
 
 
 def shared_too_early(cache, tokens, pages):
@@ -139,8 +112,8 @@ def parents_too(cache, num_pages):
 
 WRONG = {
     "7.3": [
-        (by_its_number, "the trie (path, page)"),
-        (equal_pages_only, "the trie (path, page)"),
+        (called("by_its_number", inserting(its_number, replaces=False)), "the trie (path, page)"),
+        (called("equal_pages_only", inserting(same_tokens, replaces=False)), "the trie (path, page)"),
         (shared_too_early, "owners of each page"),
     ],
     "7.4": [

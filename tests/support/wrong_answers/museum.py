@@ -2,6 +2,7 @@
 
 from kvpaged import mini
 from kvpaged.mini import Node, OutOfPages, Sequence, append, end, insert, match, release, share
+from support.wrong_answers.variations import begins_like_mine, called, inserting, same_tokens
 
 # M.1
 
@@ -265,37 +266,6 @@ def all_from_one_page(page_table, page_size, start, stop):
 # M.13
 
 
-def inserting(is_twin, replaces):
-    def insert(cache, tokens, pages, cache_salt=None):
-        node, path = cache.roots.setdefault(cache_salt, Node()), []
-        for start, page in zip(range(0, len(tokens), cache.page_size), pages, strict=False):
-            mine = tuple(tokens[start : start + cache.page_size])
-            twins = [child for child in node.children if is_twin(child, mine, page)]
-            if not twins:
-                share(cache.pool, page)
-                for less in [
-                    child for child in node.children if replaces and child.tokens == mine[: len(child.tokens)]
-                ]:
-                    mini.forget(cache, less)
-                twins = [Node(mine, page, node)]
-                node.children += twins
-            node = twins[0]
-            path.append(node)
-        for node in reversed(path):
-            cache.by_use.pop(node, None)
-            cache.by_use[node] = True
-
-    return insert
-
-
-def same_tokens(child, mine, page):
-    return child.tokens == mine
-
-
-def begins_like_mine(child, mine, page):
-    return child.tokens[: len(mine)] == mine
-
-
 def anything(child, mine, page):
     return True
 
@@ -316,12 +286,6 @@ def mean_of_rates(beginnings):
 def all_the_tokens(beginnings):
     first = {name: found for name, _, found in reversed(beginnings)}
     return sum(first.values()) / sum(asked for _, asked, _ in beginnings)
-
-
-def called(name, function):
-    """The function, called by that name."""
-    function.__name__ = name
-    return function
 
 
 THE_JUDGE, KEPT = "the judge says", "pages that the prefix cache keeps"
