@@ -13,7 +13,6 @@ file there: `--only kvpaged` measures the engine alone.
 import random
 import time
 from collections.abc import Callable
-from itertools import batched
 from statistics import median
 from typing import Annotated, Any
 
@@ -100,7 +99,7 @@ def by_transformers(decoder: Decoder) -> Callable[[list[Request]], None]:
     model.load_state_dict(weights)
 
     def run(requests: list[Request]) -> None:
-        for batch in batched(requests, BATCH):
+        for batch in (requests[begin : begin + BATCH] for begin in range(0, len(requests), BATCH)):
             width, longest = max(len(prompt) for prompt, _ in batch), max(length for _, length in batch)
             padded = torch.tensor([[0] * (width - len(prompt)) + prompt for prompt, _ in batch])
             mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt, _ in batch])
