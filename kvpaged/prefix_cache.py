@@ -22,14 +22,18 @@ from kvpaged.tokens import TOKEN_BYTES, as_tokens, common_prefix, unpack
 
 
 class PrefixNode:
-    """One cached page: the edge of tokens that leads to it, and the pages that may follow it. A root has no page."""
+    """One cached page: the edge of tokens that leads to it, and the pages that may follow it. A root has no page.
 
-    __slots__ = ("alive", "children", "edge", "edges", "page_id", "parent")
+    depth: pages from the root to the end of this one.
+    """
+
+    __slots__ = ("alive", "children", "depth", "edge", "edges", "page_id", "parent")
 
     def __init__(self, edge: bytes, page_id: int, parent: "PrefixNode | None") -> None:
         self.edge = edge
         self.page_id = page_id
         self.parent = parent
+        self.depth: int = parent.depth + 1 if parent is not None else 0
         self.children: dict[bytes, PrefixNode] = {}
         self.edges: list[bytes] = []  # the children's, in order
         self.alive = True

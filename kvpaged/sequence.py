@@ -25,7 +25,6 @@ class Sequence:
         "_cached_path",
         "_events",
         "_memory",
-        "_num_cached_pages",
         "_ref_counts",
         "_released",
         "cache_salt",
@@ -48,8 +47,7 @@ class Sequence:
         self._ref_counts = memory.pool.ref_counts
         self._events = memory.events
         self._released = False
-        # How many of our full pages the prefix cache has seen, and the node at which they end in its trie.
-        self._num_cached_pages = 0
+        # Where the full pages that we have shown to the prefix cache end in its trie; None before the first.
         self._cached_path: PrefixNode | None = None
         memory.sequences.add(self)
 
@@ -84,7 +82,6 @@ class Sequence:
             raise
         sequence = cls(memory, tokens, table, cache_salt)
         sequence.num_computed = sequence.num_cached_tokens = match.num_tokens
-        sequence._num_cached_pages = match.num_tokens // table.page_size
         sequence._cached_path = match.full
         memory.prefix.touch(match)
         if memory.events.listeners:
@@ -132,8 +129,9 @@ class Sequence:
             return
         self.num_computed = n
         self._events.add(EventKind.COMPUTE, self.id, (), (), n)
-        if n // self.table.page_size > self._num_cached_pages and self._memory.prefix_caching:
-            self._cache_computed(n // self.table.page_size * self.table.page_size)
+        num_full, path = n // self.table.page_size, self._cached_path
+        if num_full > (0 if path is None else path.depth) and self._memory.prefix_caching:
+            self._cache_computed(num_full * self.table.page_size)
 
     def slot_mapping(self, start: int, stop: int) -> list[int]:
         """Return the flat slots, page_id * page_size + slot, of tokens start to stop - 1.
@@ -155,7 +153,6 @@ class Sequence:
         child = Sequence(self._memory, self.tokens.copy(), table, self.cache_salt)
         child.num_computed = self.num_computed
         child.num_cached_tokens = self.num_cached_tokens
-        child._num_cached_pages = self._num_cached_pages
         child._cached_path = self._cached_path
         self._events.add(EventKind.FORK, self.id, tuple(table.page_ids), (), child.id)
         return child
@@ -171,16 +168,14 @@ class Sequence:
         dropped = self.table.truncate(length)
         del self.tokens[length:]
         self.num_computed = min(self.num_computed, length)
-        for _ in range(self._num_cached_pages - length // self.table.page_size):
-            assert self._cached_path is not None
+        while self._cached_path and self._cached_path.depth > length // self.table.page_size:
             self._cached_path = self._cached_path.parent
-            self._num_cached_pages -= 1
         self._memory.pool.release_many(reversed(dropped))
         self._events.add(EventKind.TRUNCATE, self.id, tuple(dropped), (), length)
 
     def forget_cached(self) -> None:
         """Show all pages to the prefix cache again, which has forgotten everything."""
-        self._cached_path, self._num_cached_pages = None, 0
+        self._cached_path = None
 
     def abandon(self) -> None:
         """Own nothing any more and give nothing back, whatever state this was in. See `PagedKVCache.salvage`."""
@@ -195,8 +190,9 @@ class Sequence:
         self._require_live()
         if self._memory.prefix_caching and self.num_computed:
             num_tokens = self.num_computed
-            if num_tokens % self.table.page_size and self._memory.pool.ref_count(self._page_of(num_tokens - 1)) > 1:
-                num_tokens -= num_tokens % self.table.page_size
+            last_page, slot = self.table.lookup(num_tokens - 1)
+            if slot + 1 < self.table.page_size and self._memory.pool.ref_count(last_page) > 1:
+                num_tokens -= slot + 1
             self._cache_computed(num_tokens)
         pages = self.table.truncate(0)
         self._released = True
@@ -204,23 +200,20 @@ class Sequence:
         self._memory.pool.release_many(reversed(pages))  # so that the next to allocate gets them in their old order
         self._events.add(EventKind.RELEASE, self.id, tuple(pages))
 
-    def _page_of(self, token_index: int) -> int:
-        return self.table.page_ids[token_index // self.table.page_size]
-
     def _cache_computed(self, num_tokens: int) -> None:
         """Show the first `num_tokens` to the prefix cache, from where it has not seen them yet."""
-        size = self.table.page_size
-        if self._cached_path is not None and not self._cached_path.alive:  # evicted: another's page was on our path
-            self._cached_path, self._num_cached_pages = None, 0
-        start = self._num_cached_pages
-        if num_tokens:
-            self._cached_path = self._memory.prefix.insert_packed(
-                pack(self.tokens[start * size : num_tokens]),
-                self.table.page_ids[start : pages_for(num_tokens, size)],
-                self.cache_salt,
-                after=self._cached_path,
-            )
-        self._num_cached_pages = num_tokens // size
+        if not num_tokens:
+            return
+        size, path = self.table.page_size, self._cached_path
+        if path and not path.alive:  # evicted: another's page was on our path
+            path = None
+        start = path.depth if path else 0
+        self._cached_path = self._memory.prefix.insert_packed(
+            pack(self.tokens[start * size : num_tokens]),
+            self.table.page_ids[start : pages_for(num_tokens, size)],
+            self.cache_salt,
+            after=path,
+        )
 
     def _occupy(self, pages: list[int], num_tokens: int) -> None:
         """Map more tokens into the room that `make_room` found for them. Cannot fail."""

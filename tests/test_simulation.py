@@ -137,9 +137,11 @@ def take_back_a_guess_and_call_it_computed(patch: Callable[..., None]) -> None:
     truncate = Sequence.truncate
 
     def lazy(self: Sequence, length: int) -> None:
-        num_cached, path = self._num_cached_pages, self._cached_path
+        path = self._cached_path
         truncate(self, length)
-        self._num_cached_pages, self._cached_path = min(num_cached, pages_for(length, self.table.page_size)), path
+        while path and path.depth > pages_for(length, self.table.page_size):
+            path = path.parent
+        self._cached_path = path
 
     patch(Sequence, "truncate", lazy)
 
