@@ -9,7 +9,7 @@ from typing import Any
 from kvpaged.exercises.exercise import Build, Predict, Question
 from kvpaged.exercises.progress import keep
 from kvpaged.exercises.shelf import find
-from kvpaged.exercises.trial import Failure, draw, try_out
+from kvpaged.exercises.trial import Failure, try_out
 from kvpaged.exercises.verdict import Verdict, paragraphs
 
 _asked: Counter[str] = Counter()
@@ -95,14 +95,12 @@ def _judge(exercise: Build, function: Any) -> Verdict:
     tried, failure = try_out(exercise, function)
     if failure is None:
         return Verdict(exercise.number, True, (f"right, in {tried} random cases beside {exercise.against}.",))
-    return _tell(exercise, function, tried, failure)
+    return _tell(exercise, tried, failure)
 
 
-def _tell(exercise: Build, function: Any, tried: int, failure: Failure) -> Verdict:
+def _tell(exercise: Build, tried: int, failure: Failure) -> Verdict:
     words = [f"not yet. {tried} random cases were tried; this is the smallest that fails:", failure.case.words]
     if failure.error:
         words.append(f"There {failure.error}.")
-    pictures = draw(exercise, function, failure)
-    return Verdict(
-        exercise.number, False, words, failure.differences(), pictures, failure.printed, hint=exercise.hints[0]
-    )
+    rows, pictures = failure.differences(), failure.pictures()
+    return Verdict(exercise.number, False, words, rows, pictures, failure.printed, hint=exercise.hints[0])

@@ -5,9 +5,8 @@ from __future__ import annotations
 from random import Random
 from typing import Any
 
-from kvpaged.exercises.exercise import Build, Case, Function, Predict, Question, Seen, outcome
+from kvpaged.exercises.exercise import Build, Case, Drawn, Function, Predict, Question, Seen, outcome
 from kvpaged.figures.contiguous_map import contiguous_map
-from kvpaged.figures.picture import Picture
 from kvpaged.lab.contiguous import ContiguousAllocator, NoContiguousSpace
 
 
@@ -61,15 +60,13 @@ def _strip_with_gaps(chance: Random, size: int) -> Case:
             made.release("ABCDEFGHIJK"[owner])
         return made
 
-    def run(rows_to_close: Function) -> Seen:
+    def run(rows_to_close: Function) -> Drawn:
         seen = strip()
-        return {"rows that move": rows_to_close(seen), "the runs afterwards": str(seen.regions)}
-
-    def draw(_: Function) -> dict[str, Picture]:
-        return {"the strip": contiguous_map(strip())}
+        came = {"rows that move": rows_to_close(seen), "the runs afterwards": str(seen.regions)}
+        return Drawn(came, lambda: {"the strip": contiguous_map(strip())})
 
     runs = ", ".join(f"{length} from slot {start}" for start, length, _ in strip().regions)
-    return Case(f"a strip of {sum(lengths) + 2} slots, with these runs: {runs or 'none'}", run, draw)
+    return Case(f"a strip of {sum(lengths) + 2} slots, with these runs: {runs or 'none'}", run)
 
 
 def _rows_to_close(strip: ContiguousAllocator) -> int:

@@ -7,9 +7,8 @@ from random import Random
 from typing import Any
 
 from kvpaged import mini
-from kvpaged.exercises.exercise import Build, Case, Function, Predict, Question, Seen, outcome
+from kvpaged.exercises.exercise import Build, Case, Drawn, Function, Predict, Question, outcome
 from kvpaged.exercises.small import draw_pool, pool_of, random_counts
-from kvpaged.figures.picture import Picture
 from kvpaged.page_pool import PagePool
 
 
@@ -45,23 +44,18 @@ def _many_releases(chance: Random, size: int) -> Case:
     if chance.random() < 0.5:
         pages.insert(chance.randint(0, len(pages)), chance.randrange(size))
 
-    def run(release_many: Function) -> Seen:
+    def run(release_many: Function) -> Drawn:
         pool = pool_of(counts)
         came = outcome(release_many, pool, [*pages], refusals=(AssertionError, ValueError))
         refused = "it refused" if "it raised" in came else "it accepted"
-        return {
+        seen = {
             "asked to release": refused,
             "reference counts afterwards": pool.ref_counts,
             "free pages afterwards": sorted(pool.free),
         }
+        return Drawn(seen, lambda: {"the pool before": draw_pool(pool_of(counts)), "the pool after": draw_pool(pool)})
 
-    def draw(release_many: Function) -> dict[str, Picture]:
-        pool = pool_of(counts)
-        before = draw_pool(pool)
-        outcome(release_many, pool, [*pages], refusals=(AssertionError, ValueError))
-        return {"the pool before": before, "the pool after": draw_pool(pool)}
-
-    return Case(f"`release_many(pool, {pages})`, where the pages have {counts} owners", run, draw)
+    return Case(f"`release_many(pool, {pages})`, where the pages have {counts} owners", run)
 
 
 def _release_many(pool: Any, pages: list[int]) -> None:

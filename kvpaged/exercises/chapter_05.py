@@ -6,7 +6,7 @@ from random import Random
 from typing import Any
 
 from kvpaged import OutOfPages, PageTable, mini
-from kvpaged.exercises.exercise import Build, Case, Function, Predict, Question, Seen, outcome
+from kvpaged.exercises.exercise import Build, Case, Drawn, Function, Predict, Question, Seen, outcome
 from kvpaged.exercises.small import draw_pool, pool_of, random_counts
 from kvpaged.figures.picture import Picture
 from kvpaged.page_table import pages_for
@@ -77,28 +77,26 @@ def _a_growing_table(chance: Random, size: int) -> Case:
     least = max(0, (len(table) - 1) * page_size + 1)
     num_tokens = chance.randint(least, (len(table) + counts.count(0) + 1) * page_size)
 
-    def after(grow: Function) -> tuple[Seen, mini.Pool, list[int]]:
+    def run(grow: Function) -> Drawn:
         pool, mine = pool_of(counts), [*table]
-        return outcome(grow, pool, mine, page_size, num_tokens, refusals=(mini.OutOfPages, OutOfPages)), pool, mine
-
-    def run(grow: Function) -> Seen:
-        came, pool, mine = after(grow)
-        return {
+        came = outcome(grow, pool, mine, page_size, num_tokens, refusals=(mini.OutOfPages, OutOfPages))
+        seen = {
             "asked for pages": "OutOfPages" if "it raised" in came else "it went well",
             "page table afterwards": mine,
             "reference counts afterwards": pool.ref_counts,
             "free pages afterwards": pool.free if "it raised" in came else sorted(pool.free),
         }
 
-    def draw(grow: Function) -> dict[str, Picture]:
-        _, pool, mine = after(grow)
-        before = draw_pool(pool_of(counts), page_size, {"A": table})
-        return {"the pool before": before, "the pool after": draw_pool(pool, page_size, {"A": mine})}
+        def draw() -> dict[str, Picture]:
+            before = draw_pool(pool_of(counts), page_size, {"A": table})
+            return {"the pool before": before, "the pool after": draw_pool(pool, page_size, {"A": mine})}
+
+        return Drawn(seen, draw)
 
     words = (
         f"`grow(pool, {table}, page_size={page_size}, num_tokens={num_tokens})`, where the pages have {counts} owners"
     )
-    return Case(words, run, draw)
+    return Case(words, run)
 
 
 def _grow(pool: Any, page_table: list[int], page_size: int, num_tokens: int) -> None:

@@ -7,9 +7,8 @@ from typing import Any
 
 from kvpaged import mini
 from kvpaged.cache import PagedKVCache
-from kvpaged.exercises.exercise import Build, Case, Function, Predict, Question, Seen, outcome
+from kvpaged.exercises.exercise import Build, Case, Drawn, Function, Predict, Question, Seen, outcome
 from kvpaged.exercises.small_cache import draw_small_trie, keep, keep_alone, nodes, see_pool, see_trie
-from kvpaged.figures.picture import Picture
 
 
 def _listed(tokens: list[int]) -> str:
@@ -91,7 +90,10 @@ def _matches(chance: Random, size: int) -> Case:
         known = chance.choice(texts)
         prompt = known[: chance.randint(1, len(known))] + prompt[: size // 2]
 
-    def run(match: Function) -> Seen:
+    def run(match: Function) -> Drawn:
+        return Drawn(see(match), lambda: {"the trie": draw_small_trie(_a_cache(page_size, texts))})
+
+    def see(match: Function) -> Seen:
         cache = _a_cache(page_size, texts)
         tokens = [*prompt]
         returned = match(cache, tokens)
@@ -112,10 +114,7 @@ def _matches(chance: Random, size: int) -> Case:
             "roots in the cache": [*cache.roots],
         } | see_trie(cache)
 
-    def draw(match: Function) -> dict[str, Picture]:
-        return {"the trie": draw_small_trie(_a_cache(page_size, texts))}
-
-    return Case(f"`match(cache, {prompt})`, with pages of {page_size}", run, draw)
+    return Case(f"`match(cache, {prompt})`, with pages of {page_size}", run)
 
 
 def _match(cache: Any, tokens: list[int]) -> tuple[list[Any], int]:
@@ -137,26 +136,20 @@ def _insertions(chance: Random, size: int) -> Case:
     if chance.random() < 0.3:
         given.append(chance.choice(given))
 
-    def filled(insert: Function) -> mini.Cache:
+    def run(insert: Function) -> Drawn:
         cache = mini.Cache(num_pages, page_size)
         for _ in range(num_pages):
             mini.allocate(cache.pool)
         for tokens, pages in given:
             insert(cache, [*tokens], [*pages])
-        return cache
-
-    def run(insert: Function) -> Seen:
-        cache = filled(insert)
-        return see_trie(cache) | {
+        seen = see_trie(cache) | {
             "owners of each page": cache.pool.ref_counts,
             "pages, the oldest use first": [node.page for node in cache.by_use],
         }
-
-    def draw(insert: Function) -> dict[str, Picture]:
-        return {"the trie": draw_small_trie(filled(insert))}
+        return Drawn(seen, lambda: {"the trie": draw_small_trie(cache)})
 
     calls = ", then ".join(f"`insert(cache, {tokens}, {pages})`" for tokens, pages in given)
-    return Case(f"{calls}, with pages of {page_size}", run, draw)
+    return Case(f"{calls}, with pages of {page_size}", run)
 
 
 def _insert(cache: Any, tokens: list[int], pages: list[int]) -> None:
@@ -176,27 +169,24 @@ def _evictions(chance: Random, size: int) -> Case:
             (keep if tuple(each) in in_use else keep_alone)(cache, each)
         return cache
 
-    def run(evict: Function) -> Seen:
+    def run(evict: Function) -> Drawn:
         cache = build()
         came = outcome(evict, cache, missing, refusals=(mini.OutOfPages,))
-        return (
+        seen = (
             {"asked to evict": came.get("it raised", "it did")}
             | see_trie(cache)
             | see_pool(cache)
             | {"pages, the oldest use first": [node.page for node in cache.by_use]}
         )
-
-    def draw(evict: Function) -> dict[str, Picture]:
-        cache = build()
-        before = draw_small_trie(cache)
-        outcome(evict, cache, missing, refusals=(mini.OutOfPages,))
-        return {"the trie before": before, "the trie after": draw_small_trie(cache)}
+        return Drawn(
+            seen, lambda: {"the trie before": draw_small_trie(build()), "the trie after": draw_small_trie(cache)}
+        )
 
     cache = build()
     used = [node.page for _, node in nodes(cache) if cache.pool.ref_counts[node.page] > 1]
     order = [node.page for node in cache.by_use]
     busy = f"{used} are in use" if used else "none is in use"
-    return Case(f"`evict(cache, {missing})`; cached, the least recently used first, are {order}; {busy}", run, draw)
+    return Case(f"`evict(cache, {missing})`; cached, the least recently used first, are {order}; {busy}", run)
 
 
 def _evict(cache: Any, num_pages: int) -> None:

@@ -7,7 +7,7 @@ from random import Random
 from typing import Any
 
 from kvpaged import mini
-from kvpaged.exercises.exercise import Build, Case, Function, Predict, Question, Seen, outcome
+from kvpaged.exercises.exercise import Build, Case, Drawn, Function, Predict, Question, Seen, outcome
 from kvpaged.exercises.small_cache import compute_last, draw_memory, keep_alone, memory, read, see_memory, text
 from kvpaged.figures.language import count_of
 from kvpaged.figures.picture import Picture
@@ -132,31 +132,27 @@ def _appends(chance: Random, size: int) -> Case:
     words, build = _family(chance, size, spare=chance.randint(0, 1 + size // 3))
     who = [chance.choice(sorted(build())) for _ in range(1 + size // 2)]
 
-    def appended(append: Function) -> tuple[list[str], dict[str, mini.Sequence]]:
+    def run(append: Function) -> Drawn:
         family, came = build(), []
         for token, name in enumerate(who, start=50):
             answer = outcome(append, family[name], token, refusals=_REFUSALS)
             came.append(answer.get("it raised", "done"))
             if "it raised" not in answer:
                 compute_last(family[name])
-        return came, family
-
-    def run(append: Function) -> Seen:
-        came, family = appended(append)
-        return {"what came of the calls": came} | see_memory(family["A"].cache, family)
-
-    def draw(append: Function) -> dict[str, Picture]:
-        return _before_and_after(build(), appended(append)[1])
+        return _seen({"what came of the calls": came}, build, family)
 
     calls = ", ".join(f"`append({name}, {token})`" for token, name in enumerate(who, start=50))
-    return Case(f"{calls}: {words}", run, draw)
+    return Case(f"{calls}: {words}", run)
 
 
-def _before_and_after(before: dict[str, mini.Sequence], after: dict[str, mini.Sequence]) -> dict[str, Picture]:
-    return {
-        "the pages before": draw_memory(before["A"].cache, before),
-        "the pages after": draw_memory(after["A"].cache, after),
-    }
+def _seen(came: Seen, before: Callable[[], dict[str, mini.Sequence]], after: dict[str, mini.Sequence]) -> Drawn:
+    """What came of a call, and what it made of the memory of some sequences."""
+
+    def draw() -> dict[str, Picture]:
+        families = {"the pages before": before(), "the pages after": after}
+        return {name: draw_memory(family["A"].cache, family) for name, family in families.items()}
+
+    return Drawn(came | see_memory(after["A"].cache, after), draw)
 
 
 def _append(sequence: Any, token: int) -> None:
@@ -167,22 +163,16 @@ def _eager_forks(chance: Random, size: int) -> Case:
     """A is forked, with its last page copied at once, if there is a page."""
     words, build = _family(chance, size, spare=chance.randint(0, 1))
 
-    def forked(eager_fork: Function) -> tuple[str, dict[str, Any]]:
+    def run(eager_fork: Function) -> Drawn:
         family: dict[str, Any] = dict(build())
         came = outcome(eager_fork, family["A"], refusals=_REFUSALS)
         child = came.get("it returned")
         if hasattr(child, "page_table"):
             family["C"] = child
-        return came.get("it raised", "a sequence" if "C" in family else repr(child)), family
+        answer = came.get("it raised", "a sequence" if "C" in family else repr(child))
+        return _seen({"what came of it": answer}, build, family)
 
-    def run(eager_fork: Function) -> Seen:
-        came, family = forked(eager_fork)
-        return {"what came of it": came} | see_memory(family["A"].cache, family)
-
-    def draw(eager_fork: Function) -> dict[str, Picture]:
-        return _before_and_after(build(), forked(eager_fork)[1])
-
-    return Case(f"`C = eager_fork(A)`: {words}", run, draw)
+    return Case(f"`C = eager_fork(A)`: {words}", run)
 
 
 def _eager_fork(sequence: Any) -> Any:
@@ -205,24 +195,17 @@ def _truncations(chance: Random, size: int) -> Case:
     more = chance.random() < 0.7
     computed = max(0, len(build()["A"].tokens) - chance.choice([0, 0, 1]))
 
-    def truncated(truncate: Function) -> dict[str, mini.Sequence]:
+    def run(truncate: Function) -> Drawn:
         family = build()
         family["A"].num_computed = computed
         truncate(family["A"], length)
         if more:
             mini.append(family["A"], 50)
             compute_last(family["A"])
-        return family
-
-    def run(truncate: Function) -> Seen:
-        family = truncated(truncate)
-        return see_memory(family["A"].cache, family)
-
-    def draw(truncate: Function) -> dict[str, Picture]:
-        return _before_and_after(build(), truncated(truncate))
+        return _seen({}, build, family)
 
     then = ", then `append(A, 50)`" if more else ""
-    return Case(f"`truncate(A, {length})`{then}: {words}, A has computed {computed}", run, draw)
+    return Case(f"`truncate(A, {length})`{then}: {words}, A has computed {computed}", run)
 
 
 def _truncate(sequence: Any, length: int) -> None:

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from kvpaged import mini
-from kvpaged.exercises.exercise import Build, Case, Function, Predict, Question, Seen
+from kvpaged.exercises.exercise import Build, Case, Drawn, Function, Predict, Question, Seen
 from kvpaged.exercises.small_cache import compute, draw_memory, memory, see_pool, see_trie
 from kvpaged.figures.language import count_of
 from kvpaged.figures.picture import Picture
@@ -196,20 +196,17 @@ def _preemptions(chance: Random, size: int) -> Case:
             server.wait(*waiting)
         return server
 
-    def after(preempt: Function) -> _Server:
+    def run(preempt: Function) -> Drawn:
         server = build()
         preempt(server.engine)
-        return server
-
-    def draw(preempt: Function) -> dict[str, Picture]:
-        return {"the pages before": build().draw(), "the pages after": after(preempt).draw()}
+        return Drawn(server.see(), lambda: {"the pages before": build().draw(), "the pages after": server.draw()})
 
     who, told = build().names, []
     for name, each in [*who.items()][: len(runs)]:
         told.append(f"{name} {each.prompt} + {each.output} ({each.sequence.num_computed} computed)")
     waiting = ", ".join([*who][len(runs) :]) or "nobody"
     words = f"`preempt(engine)`, pages of {page_size}; running, prompt + output: {', '.join(told)}; waiting: {waiting}"
-    return Case(words, lambda preempt: after(preempt).see(), draw)
+    return Case(words, run)
 
 
 def _preempt(engine: Any) -> None:
@@ -251,17 +248,14 @@ def _admissions(chance: Random, size: int) -> Case:
             server.wait(*each)
         return server
 
-    def after(admit: Function) -> _Server:
+    def run(admit: Function) -> Drawn:
         server = build()
         admit(server.engine)
-        return server
-
-    def draw(admit: Function) -> dict[str, Picture]:
-        return {"the pages after": after(admit).draw()}
+        return Drawn(server.see(), lambda: {"the pages after": server.draw()})
 
     waiting = ", ".join(f"{name} {each.prompt} + {each.output}" for name, each in build().names.items())
     words = f"`admit(engine)`, {count_of(num_pages, 'page')} of {page_size}, waiting (prompt + output): {waiting}"
-    return Case(words, lambda admit: after(admit).see(), draw)
+    return Case(words, run)
 
 
 def _admit(engine: Any) -> None:

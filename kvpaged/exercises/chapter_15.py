@@ -7,7 +7,7 @@ from random import Random
 from typing import Any
 
 from kvpaged import mini
-from kvpaged.exercises.exercise import Build, Case, Function, Predict, Question, Seen, outcome
+from kvpaged.exercises.exercise import Build, Case, Drawn, Function, Predict, Question, Seen, outcome
 from kvpaged.exercises.small import draw_pool, pool_of
 from kvpaged.figures.picture import Picture
 from kvpaged.hybrid import FullAttention, GroupedKVCache, Kind, Recurrent, SlidingWindow, group_layers, page_size_for
@@ -155,27 +155,23 @@ def _a_window_moves(chance: Random, size: int) -> Case:
     cached = {page for page in ids if chance.random() < 0.4}
     counts = [1] + [(page in table) + (page in cached) for page in range(1, num_pages + 2)]
 
-    def after(give_back: Function) -> tuple[mini.Pool, list[int]]:
+    def run(give_back: Function) -> Drawn:
         pool, mine = pool_of(counts), [*table]
         give_back(pool, mine, num_computed, window, page_size)
-        return pool, mine
 
-    def run(give_back: Function) -> Seen:
-        pool, mine = after(give_back)
-        return {"table afterwards": mine, "owners of each page afterwards": pool.ref_counts}
+        def draw() -> dict[str, Picture]:
+            return {
+                "the pool before": draw_pool(pool_of(counts), page_size, _holders(table)),
+                "the pool after": draw_pool(pool, page_size, _holders(mine)),
+            }
 
-    def draw(give_back: Function) -> dict[str, Picture]:
-        pool, mine = after(give_back)
-        return {
-            "the pool before": draw_pool(pool_of(counts), page_size, _holders(table)),
-            "the pool after": draw_pool(pool, page_size, _holders(mine)),
-        }
+        return Drawn({"table afterwards": mine, "owners of each page afterwards": pool.ref_counts}, draw)
 
     words = (
         f"`give_back(pool, {table}, num_computed={num_computed}, window={window}, page_size={page_size})`, where the "
         f"pages have {counts} owners"
     )
-    return Case(words, run, draw)
+    return Case(words, run)
 
 
 def _holders(table: list[int]) -> dict[str, list[int]]:

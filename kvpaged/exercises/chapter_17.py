@@ -7,9 +7,8 @@ from random import Random
 from typing import Any
 
 from kvpaged import mini
-from kvpaged.exercises.exercise import Build, Case, Function, Predict, Question, Seen, outcome
+from kvpaged.exercises.exercise import Build, Case, Drawn, Function, Predict, Question, Seen, outcome
 from kvpaged.exercises.small import draw_pool, pool_of
-from kvpaged.figures.picture import Picture
 from kvpaged.tier import Store, Tier, TieredKVCache
 
 Batch = tuple[int, list[tuple[Any, ...]]]  # its number, and its events
@@ -160,7 +159,7 @@ def _on_the_way(chance: Random, size: int) -> Case:
     evicted = [{page for page in pages if chance.random() < 0.4} for _ in pages]  # during each copy
     fails = chance.randrange(len(pages)) if size > 3 and chance.random() < 0.4 else None
 
-    def after(send: Function) -> tuple[Seen, mini.Pool]:
+    def run(send: Function) -> Drawn:
         pool, gone = pool_of(counts), set[int]()
         holds = [f"text {page}" if count else "" for page, count in enumerate(counts)]
         turn = iter(range(len(pages)))
@@ -176,15 +175,10 @@ def _on_the_way(chance: Random, size: int) -> Case:
                 raise OSError("the disk is full")
             return holds[page]
 
-        return outcome(send, pool, [*pages], copy, refusals=(OSError,)), pool
-
-    def run(send: Function) -> Seen:
-        came, pool = after(send)
+        came = outcome(send, pool, [*pages], copy, refusals=(OSError,))
         came = {"it returned": [*came["it returned"]]} if isinstance(came.get("it returned"), list | tuple) else came
-        return came | {"owners of each page afterwards": pool.ref_counts, "free pages afterwards": sorted(pool.free)}
-
-    def draw(send: Function) -> dict[str, Picture]:
-        return {"the pool before": draw_pool(pool_of(counts)), "the pool after": draw_pool(after(send)[1])}
+        came |= {"owners of each page afterwards": pool.ref_counts, "free pages afterwards": sorted(pool.free)}
+        return Drawn(came, lambda: {"the pool before": draw_pool(pool_of(counts)), "the pool after": draw_pool(pool)})
 
     during = "; ".join(
         f"during copy {turn} the cache gives up {sorted(each)}" for turn, each in enumerate(evicted) if each
@@ -194,7 +188,6 @@ def _on_the_way(chance: Random, size: int) -> Case:
         f"`send(pool, {pages}, copy)`, where the pages have {counts} owners; {during or 'nothing else happens'}"
         f"{failing}. (Copies are counted from 0.)",
         run,
-        draw,
     )
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
 from kvpaged.figures.picture import Picture
 
@@ -32,17 +32,28 @@ class Predict:
     kind: str = "predict"
 
 
+class Drawn(NamedTuple):
+    """What can be seen of a run, and the same in pictures, by name: made only where somebody looks at them."""
+
+    seen: Seen
+    draw: Callable[[], Mapping[str, Picture]] = dict
+
+
 @dataclass(frozen=True)
 class Case:
     """One thing to try on a function, in surroundings of its own.
 
     run: calls the function it is given, and returns what can be seen afterwards. It must build all that it hands over
-    anew, since it is run with the reader's function and with the reference. draw: the same in pictures, by name.
+    anew, since it is run with the reader's function and with the reference.
     """
 
     words: str
-    run: Callable[[Function], Seen]
-    draw: Callable[[Function], Mapping[str, Picture]] = field(default=lambda function: {})
+    run: Callable[[Function], Seen | Drawn]
+
+    def try_on(self, function: Function) -> Drawn:
+        """Run it."""
+        came = self.run(function)
+        return came if isinstance(came, Drawn) else Drawn(came)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from kvpaged.exercises.exercise import Build, Case, Function, Seen
+from kvpaged.exercises.exercise import Build, Case, Drawn, Function
 from kvpaged.exercises.time_limit import Stopped, time_limit
 from kvpaged.figures.picture import Picture
 
@@ -24,8 +24,8 @@ class Failure:
     """A case in which the reader's code did something else, or did not come to an end."""
 
     case: Case
-    expected: Seen
-    seen: Seen  # empty if it failed
+    expected: Drawn
+    yours: Drawn  # empty if it failed
     error: str  # how it failed, in words; empty if it only differs
     printed: str
 
@@ -33,9 +33,25 @@ class Failure:
         """What is not as expected: its name, the reader's, the expected. None stands for what is not there."""
         if self.error:
             return []
-        names = [*self.expected, *(name for name in self.seen if name not in self.expected)]
-        pairs = [(name, self.seen.get(name), self.expected.get(name)) for name in names]
+        seen, expected = self.yours.seen, self.expected.seen
+        pairs = [(name, seen.get(name), expected.get(name)) for name in expected | seen]
         return [(name, yours, right) for name, yours, right in pairs if yours != right]
+
+    def pictures(self) -> list[tuple[str, Picture]]:
+        """The case in pictures, by name; where the reader's is another than the expected, both."""
+        if self.error:
+            return []
+        try:
+            yours = self.yours.draw()
+        except Exception:  # it left what is no memory
+            return []
+        pictures = []
+        for name, expected in self.expected.draw().items():
+            if repr(yours[name]) == repr(expected):
+                pictures.append((name, expected))
+            else:
+                pictures += [(f"{name}, yours", yours[name]), (f"{name}, expected", expected)]
+        return pictures
 
 
 def try_out(exercise: Build, function: Function) -> tuple[int, Failure | None]:
@@ -60,36 +76,18 @@ def try_out(exercise: Build, function: Function) -> tuple[int, Failure | None]:
 
 
 def _try(exercise: Build, function: Function, case: Case) -> Failure | None:
-    expected = case.run(exercise.reference)
-    printed, seen, error = io.StringIO(), Seen(), ""
+    expected = case.try_on(exercise.reference)
+    printed, yours, error = io.StringIO(), Drawn({}), ""
     try:
         with contextlib.redirect_stdout(printed), time_limit(SECONDS):
-            seen = case.run(function)
+            yours = case.try_on(function)
     except Stopped as stopped:
         error = f"it did not end within {SECONDS} seconds" + _where(stopped, "; it was at")
     except Exception as raised:
         error = f"it raised {type(raised).__name__}: {' '.join(str(raised).split())}" + _where(raised, ", at")
-    if not error and seen == expected:
+    if not error and yours.seen == expected.seen:
         return None
-    return Failure(case, expected, seen, error, printed.getvalue())
-
-
-def draw(exercise: Build, function: Function, failure: Failure) -> list[tuple[str, Picture]]:
-    """The case in pictures, by name; where the reader's is another than the expected, both."""
-    if failure.error:
-        return []
-    try:
-        with contextlib.redirect_stdout(io.StringIO()), time_limit(SECONDS):
-            yours = failure.case.draw(function)
-    except (Exception, Stopped):  # it does not do the same each time
-        return []
-    pictures = []
-    for name, expected in failure.case.draw(exercise.reference).items():
-        if repr(yours[name]) == repr(expected):
-            pictures.append((name, expected))
-        else:
-            pictures += [(f"{name}, yours", yours[name]), (f"{name}, expected", expected)]
-    return pictures
+    return Failure(case, expected, yours, error, printed.getvalue())
 
 
 def _where(error: BaseException, lead: str) -> str:

@@ -37,6 +37,10 @@ class Rate:
         """The rate, as it would stand on a dashboard."""
         return {"the hit rate": self.rate}
 
+    def draw(self) -> dict[str, Picture]:
+        """A number needs no picture."""
+        return {}
+
 
 @dataclass(frozen=True)
 class Watched:
@@ -52,10 +56,6 @@ class Watched:
     def play(self, function: Function) -> Rate:
         """Ask for the rate."""
         return Rate(self.steps, f"{function([*self.beginnings]):.4f}")
-
-    def draw(self, function: Function) -> dict[str, Picture]:
-        """A number needs no picture."""
-        return {}
 
 
 def _watched(chance: Random, size: int) -> Watched:

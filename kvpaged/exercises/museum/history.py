@@ -13,7 +13,6 @@ from kvpaged.exercises.museum.in_place import in_place_of
 from kvpaged.exercises.museum.judge import check_write, judge, text_up_to
 from kvpaged.exercises.museum.played import Played, told
 from kvpaged.exercises.small_cache import Slots
-from kvpaged.figures.picture import Picture
 
 
 @dataclass(frozen=True)
@@ -64,10 +63,6 @@ class History:
                     break
         played.live = world.live
         return played
-
-    def draw(self, function: Function) -> dict[str, Picture]:
-        """The pool after the last line."""
-        return self.play(function).draw()
 
 
 @dataclass

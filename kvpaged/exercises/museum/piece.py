@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Protocol
 
-from kvpaged.exercises.exercise import Build, Case, Function, Seen
+from kvpaged.exercises.exercise import Build, Case, Drawn, Function, Seen
 from kvpaged.figures.picture import Picture
 
 
@@ -19,6 +19,8 @@ class Outcome(Protocol):
 
     def seen(self) -> Seen: ...
 
+    def draw(self) -> Mapping[str, Picture]: ...
+
 
 class Trial(Protocol):
     """Something that happens with a function in the place of the small engine's."""
@@ -26,8 +28,6 @@ class Trial(Protocol):
     def words(self, steps: int | None = None) -> str: ...
 
     def play(self, function: Function) -> Outcome: ...
-
-    def draw(self, function: Function) -> Mapping[str, Picture]: ...
 
 
 BY_COUNT = "No law is broken"
@@ -62,7 +62,12 @@ def piece(
 
     def cases(chance: Random, size: int) -> Case:
         trial = trials(chance, size)
-        return Case(trial.words(), lambda function: trial.play(function).seen(), trial.draw)
+
+        def run(function: Function) -> Drawn:
+            outcome = trial.play(function)
+            return Drawn(outcome.seen(), outcome.draw)
+
+        return Case(trial.words(), run)
 
     exercise = Build(number, broken.__name__, title, cases, mended, hints, kind="debug", against=against, sizes=sizes)
     return Piece(exercise, broken, trials, convicted_by)

@@ -15,7 +15,6 @@ from kvpaged.exercises.museum.in_place import in_place_of
 from kvpaged.exercises.museum.judge import judge
 from kvpaged.exercises.museum.played import Played, told
 from kvpaged.exercises.small_cache import Slots
-from kvpaged.figures.picture import Picture
 
 MOST_STEPS = 60
 
@@ -50,10 +49,6 @@ class Serving:
                     played.objection = f"step {played.steps}: {objection}"
                     break
         return played
-
-    def draw(self, function: Function) -> dict[str, Picture]:
-        """The pool after the last step."""
-        return self.play(function).draw()
 
     def _step(self, engine: Any, names: dict[int, str], played: Played) -> None:
         if played.steps > MOST_STEPS:

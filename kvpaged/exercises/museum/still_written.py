@@ -11,7 +11,6 @@ from kvpaged.exercises.museum.judge import judge, text_up_to
 from kvpaged.exercises.museum.piece import piece
 from kvpaged.exercises.museum.played import Played, told
 from kvpaged.exercises.small_cache import Slots
-from kvpaged.figures.picture import Picture
 from kvpaged.mini import Sequence, end
 
 
@@ -55,10 +54,6 @@ class Overlap:
                 break
         played.live = steps.live
         return played
-
-    def draw(self, function: Function) -> dict[str, Picture]:
-        """The pool after the last line."""
-        return self.play(function).draw()
 
 
 @dataclass
