@@ -203,3 +203,14 @@ def test_numpys_integers_are_page_ids_too() -> None:
     assert [pool.ref_count(page_id) for page_id in np.arange(3)] == [0, 1, 0]
     pool.release(np.int64(1))
     assert [type(page_id) for page_id in pool.allocate_many(2)] == [int, int], "and leave as plain ones"
+
+
+def test_how_many_pages_are_wanted_is_an_int_of_any_kind() -> None:
+    pool = PagePool(4)
+    pages = pool.allocate_many(np.int64(2))
+    assert (pages, [type(page_id) for page_id in pages]) == ([0, 1], [int, int])
+    for wrong in ("1", 1.0, None):
+        told = f"n is {wrong!r}, a {type(wrong).__name__}; it must be an int"
+        with pytest.raises(TypeError, match=f"^{re.escape(told)}$"):
+            pool.allocate_many(wrong)
+    assert pool.num_used == 2
