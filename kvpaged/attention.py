@@ -144,6 +144,7 @@ class PackedAttention:
             self._query_lens = query_lens.tolist()
             for q_len, table in zip(self._query_lens, self._tables, strict=True):
                 _check_lengths(q_len, len(table))
+        self._begin(query_lens)
 
     def __call__(self, layer: int, query: Tensor) -> Tensor:
         """query: [n, heads, head_dim], n the sum of query_lens -> the same. K and V are stored already."""
@@ -157,6 +158,9 @@ class PackedAttention:
         parts = zip(torch.split(query, self._query_lens), self._tables, strict=True)
         outputs = [self._gathered(layer, part, table) for part, table in parts]
         return without_gradient(torch.cat([query.new_empty(0, *query.shape[1:]), *outputs]), query)
+
+    def _begin(self, query_lens: Tensor) -> None:
+        """Tell the storage what it must know before anything is written. This one need not know anything."""
 
     def _in_place(self, layer: int, query: Tensor) -> Tensor:
         from kvpaged.kernel import attention

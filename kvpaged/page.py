@@ -80,6 +80,11 @@ class PageStorage:
         self._layer_keys, self._layer_values = self._keys.unbind(), self._values.unbind()
 
     @property
+    def kind(self) -> str:
+        """What the bytes of a page mean. Only a storage of the same kind can load what this one dumps."""
+        return str(self.dtype)
+
+    @property
     def bytes_per_token(self) -> int:
         """K and V of one token, all layers."""
         return 2 * self.num_layers * self.num_kv_heads * self.head_dim * self.dtype.itemsize
@@ -167,6 +172,10 @@ class PageStorage:
         slots = as_slots(slot_mapping)
         self._check_rows(slots.shape[0], keys, values)
         refuse_other_devices(keys=keys, values=values)
+        self._write(layer, slots, keys, values)
+
+    def _write(self, layer: int, slots: Tensor, keys: Tensor, values: Tensor) -> None:
+        """Store K and V of fitting shape and dtype. Raises, as `write` does, for slots that do not fit."""
         key_pages, value_pages = self._layer_keys[layer], self._layer_values[layer]
         if not _written_by_the_kernel(slots, keys, values, key_pages, value_pages):
             self._check_slots(slots)

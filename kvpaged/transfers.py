@@ -1,24 +1,23 @@
 """Pages under way between the pool and somewhere else: as long as bytes move, a transfer is one of their owners."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import count
 
 from kvpaged.events import EventKind, EventLog
 from kvpaged.page_pool import PagePool
 
 
+@dataclass(eq=False, slots=True)
 class Transfer:
     """Pages of one text. It owns one reference to each, until `Transfers.end`.
 
     tokens: packed, from the first of the text to the end of the last page. page_ids: of its last pages, or of all.
     """
 
-    __slots__ = ("id", "page_ids", "tokens")
-
-    def __init__(self, number: int, tokens: bytes, page_ids: list[int]) -> None:
-        self.id = number
-        self.tokens = tokens
-        self.page_ids = page_ids
+    id: int
+    tokens: bytes
+    page_ids: list[int]
 
 
 class Transfers:

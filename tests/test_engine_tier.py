@@ -1,5 +1,8 @@
 """An engine with a tier: the same tokens and bits, and fewer of them computed twice."""
 
+import functools
+import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,11 +21,14 @@ MODEL = load_model("recall")
 PARAMS = SamplingParams(max_tokens=6, temperature=0.0, hash_logits=True)
 STORIES = [make_story(num_facts=6, seed=seed) for seed in range(6)]
 PAGES, SIZE = 24, 8
+Open = Callable[..., PageStorage]
+BY_TOKEN = functools.partial(TailStorage, keys="token", values="channel")
+BY_CHANNEL = functools.partial(TailStorage, keys="channel", values="token")
 
 
-def tier(folder: Path, model: Decoder = MODEL, storage: type[PageStorage] = PageStorage) -> Tier:
-    value_bytes = open_storage(MODEL, 1, SIZE, storage).bytes_per_page
-    return Tier(RecordFile(folder / "tier", 200, 1000, value_bytes), SIZE, fingerprint(model))
+def tier(folder: Path, model: Decoder = MODEL, storage: Open = PageStorage) -> Tier:
+    page = open_storage(model, 1, SIZE, storage)
+    return Tier(RecordFile(folder / "tier", 200, 1000, page.bytes_per_page), SIZE, fingerprint(model, page))
 
 
 def rounds(engine: Engine) -> list[RequestOutput]:
@@ -80,8 +86,39 @@ def test_another_engine_goes_on_with_what_one_has_left_in_the_file(tmp_path: Pat
 
 
 def test_a_tier_of_other_weights_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="does not say that its pages are of these weights: open it with computed_by="):
+    with pytest.raises(ValueError, match="of these weights, and torch.float32: open it with computed_by="):
         Engine(MODEL, PAGES, SIZE, tier=Tier(tier(tmp_path).records, SIZE))
+
+
+EQUALLY_LARGE = [
+    (BY_TOKEN, BY_CHANNEL),
+    (functools.partial(TailStorage, keys="token"), TokenStorage),
+    (functools.partial(BY_TOKEN, bits=4), functools.partial(BY_CHANNEL, bits=4)),
+]
+
+
+@pytest.mark.parametrize(("one", "other"), EQUALLY_LARGE)
+def test_a_tier_of_pages_of_another_kind_is_refused(tmp_path: Path, one: Open, other: Open) -> None:
+    with pytest.raises(ValueError, match="its pages are of these weights, and T[a-z]*Storage, [84] bits, scales"):
+        Engine(MODEL, PAGES, SIZE, storage=other, tier=tier(tmp_path, storage=one))
+
+
+@pytest.mark.parametrize(("one", "other"), EQUALLY_LARGE)
+def test_pages_of_another_kind_in_the_file_are_misses_and_one_line_in_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, one: Open, other: Open
+) -> None:
+    first = Engine(MODEL, PAGES, SIZE, storage=one, tier=tier(tmp_path, storage=one))
+    first.generate([STORIES[0].text], PARAMS)
+    first.cache.outbound.run()
+    written = first.cache.tier.num_written
+    with caplog.at_level(logging.WARNING):
+        second = Engine(MODEL, PAGES, SIZE, storage=other, tier=tier(tmp_path, storage=other))
+    [line] = caplog.messages
+    assert line == f"{written} pages in {tmp_path / 'tier'} are of other weights, or of another kind: misses"
+    [output] = second.generate([STORIES[0].text], PARAMS)
+    assert (written, output.num_cached_tokens) == (len(output.prompt_tokens) // SIZE, 0)
+    [alone] = Engine(MODEL, PAGES, SIZE, storage=other).generate([STORIES[0].text], PARAMS)
+    assert bits([output]) == bits([alone])
 
 
 def test_weights_that_change_are_noticed_although_only_the_tier_holds_pages(tmp_path: Path) -> None:

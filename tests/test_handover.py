@@ -12,6 +12,7 @@ from kvpaged.model import Decoder, ModelConfig, load_model
 from kvpaged.model.compute import compute, open_storage
 from kvpaged.page import PageStorage
 from kvpaged.poison import PoisonedStorage, PoisonError
+from kvpaged.quantised import TailStorage, TokenStorage
 from kvpaged.tier import RecordFile, Tier, TieredKVCache, put_in, take_out
 from kvpaged.tier.fingerprint import fingerprint
 from support.faults import Countdown, InjectedError
@@ -86,7 +87,7 @@ def test_pages_that_went_through_a_file_give_the_same_bits(tmp_path: Path) -> No
     for _ in range(2):  # the second time from what the first has left in the file
         storage = open_storage(weights, 6, 8)
         records = RecordFile(tmp_path / "tier", 20, 1000, storage.bytes_per_page)
-        cache = TieredKVCache(6, 8, Tier(records, 8, fingerprint(weights)), storage=storage)
+        cache = TieredKVCache(6, 8, Tier(records, 8, fingerprint(weights, storage)), storage=storage)
         served(cache, weights, PROMPT)
         served(cache, weights, PROMPT[::-1])
         found, logits = served(cache, weights, PROMPT)
@@ -96,12 +97,23 @@ def test_pages_that_went_through_a_file_give_the_same_bits(tmp_path: Path) -> No
 
 
 def test_a_fingerprint_tells_weights_apart_whatever_differs() -> None:
-    names = {fingerprint(each) for each in (model(), model(seed=1), model(torch.bfloat16), load_model("recall"))}
+    page = PageStorage(1, 8, 2, 2, 16)
+    names = {fingerprint(each, page) for each in (model(), model(seed=1), model(torch.bfloat16), load_model("recall"))}
     assert len(names) == 4
-    assert fingerprint(model()) == fingerprint(model())
+    assert fingerprint(model(), page) == fingerprint(model(), page)
     changed = model()
     changed.lm_head.weight[3, 3] += 1e-6
-    assert fingerprint(changed) != fingerprint(model())
+    assert fingerprint(changed, page) != fingerprint(model(), page)
+
+
+def test_a_fingerprint_tells_kinds_of_pages_apart_and_a_poisoned_one_is_of_the_kind_that_it_watches() -> None:
+    shape, weights = (1, 8, 2, 2, 16), model()
+    kinds: list[PageStorage] = [PageStorage(*shape, dtype) for dtype in (torch.float32, torch.float16, torch.bfloat16)]
+    for width in (8, 4, 2):
+        kinds += [TokenStorage(*shape, bits=width), TailStorage(*shape, bits=width, keys="token")]
+        kinds += [TailStorage(*shape, bits=width), TailStorage(*shape, bits=width, keys="token", values="channel")]
+    assert len({fingerprint(weights, each) for each in kinds}) == len(kinds) == 15
+    assert fingerprint(weights, PoisonedStorage(*shape)) == fingerprint(weights, kinds[0])
 
 
 def computed(num_pages: int = 8) -> tuple[PagedKVCache, Decoder]:
@@ -114,7 +126,7 @@ def computed(num_pages: int = 8) -> tuple[PagedKVCache, Decoder]:
 def test_a_parcel_of_other_weights_is_refused() -> None:
     cache, _ = computed()
     parcel = take_out(cache, PROMPT, computed_by=b"one")
-    with pytest.raises(ValueError, match="computed by other weights: load the same model on both sides"):
+    with pytest.raises(ValueError, match="of other weights or another kind: load the same on both sides"):
         put_in(cache, parcel, computed_by=b"other")
 
 

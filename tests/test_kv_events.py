@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvpaged import PagedKVCache
+from kvpaged.lab.follower import Follower, StreamError
 from kvpaged.tier import KVEventPublisher
-from kvpaged.tier.follower import Follower, StreamError
 from kvpaged.tokens import unpack
 
 PACKAGE = Path(__file__).parent.parent
@@ -133,8 +133,7 @@ def test_what_cannot_be_is_named(events: list[object], message: str) -> None:
 def run_follower(lines: list[str]) -> subprocess.CompletedProcess[str]:
     """Let another process, with the standard library and this package only, follow."""
     script = (
-        f"import sys; sys.path.insert(0, {str(PACKAGE)!r}); "
-        "from kvpaged.tier import follower; sys.exit(follower.main())"
+        f"import sys; sys.path.insert(0, {str(PACKAGE)!r}); from kvpaged.lab import follower; sys.exit(follower.main())"
     )
     command = [sys.executable, "-I", "-S", "-c", script]
     return subprocess.run(command, input="\n".join(lines), capture_output=True, text=True)

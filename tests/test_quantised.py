@@ -152,6 +152,20 @@ def test_the_newest_tokens_are_read_exact_until_a_query_stands_behind_their_page
     assert not torch.equal(storage.read(0, inside)[0], keys[:16])
 
 
+@pytest.mark.parametrize("chunk", [1, 7, 16, 20, 61])
+def test_there_is_a_tail_for_each_page_that_a_query_of_the_chunk_stands_in_and_for_no_other(chunk: int) -> None:
+    """Those queries read their page exact; and a guess that filled it may be taken back before the next step."""
+    storage, rows = TailStorage(*SHAPE, bits=4), some_rows(61)
+    for start in range(0, 61, chunk):
+        stop = min(start + chunk, 61)
+        seen = PageTable(SIZE, [5, 2, 7, 1][: -(-stop // SIZE)], stop)
+        write(storage, seen, start, stop, rows)
+        paged_attention(torch.randn(stop - start, 4, DIM), storage, seen, 0)
+        own = set(seen.page_ids[start // SIZE :])
+        assert {page for page in range(PAGES) if storage.tail_of[page] >= 0} == own
+        assert storage.num_bytes == PAGES * storage.bytes_per_page + len(own) * storage.bytes_per_tail
+
+
 def test_tails_are_used_again() -> None:
     storage = TailStorage(*SHAPE, bits=8)
     for start in range(0, 100, 20):

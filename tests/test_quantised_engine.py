@@ -212,7 +212,9 @@ def test_an_engine_has_one_kind_of_pages() -> None:
 @pytest.mark.parametrize("kind", [TokenStorage, TailStorage])
 def test_pages_of_fewer_bits_come_back_from_a_tier_as_they_left(kind: Open, tmp_path: Path) -> None:
     storage = open_storage(MODEL, 16, 8, functools.partial(kind, bits=4))
-    tier = Tier(RecordFile(tmp_path / "tier", 64, 1000, storage.bytes_per_page), 8, computed_by=fingerprint(MODEL))
+    tier = Tier(
+        RecordFile(tmp_path / "tier", 64, 1000, storage.bytes_per_page), 8, computed_by=fingerprint(MODEL, storage)
+    )
     cache = TieredKVCache(16, 8, tier, storage=storage)
     tokens = load_tokenizer("recall").encode(PROMPTS[0]).ids[:60]
     sequence = cache.sequence(tokens)

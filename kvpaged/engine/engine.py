@@ -77,7 +77,7 @@ class Engine:
         guess at each step from what the context says elsewhere (prompt lookup); 0 guesses none. tokenizer: the
         model's own, if None. poisoned: check every access to a page, slowly (see `kvpaged.poison`). storage: what opens
         the pages, called as `PageStorage` is (see `kvpaged.quantised`). tier: where pages go that leave the pool, and
-        store when (see `kvpaged.tier`). Raises ValueError for a number out of range, and for a tier of other weights.
+        store when (see `kvpaged.tier`). Raises ValueError for a number out of range, and for a tier of other pages.
         """
         if isinstance(model, str):
             raise TypeError(f"model is {model!r}, a name: load it first, Engine(load_model({model!r}))")
@@ -91,10 +91,10 @@ class Engine:
         if tier is None:
             self.cache = PagedKVCache(num_pages, page_size, prefix_caching, self._storage, events)
         else:
-            if tier.computed_by != fingerprint(model):
+            if tier.computed_by != fingerprint(model, self._storage):
                 raise ValueError(
-                    "the tier does not say that its pages are of these weights: "
-                    "open it with computed_by=kvpaged.tier.fingerprint.fingerprint(model)"
+                    f"the tier does not say that its pages are of these weights, and {self._storage.kind}: "
+                    "open it with computed_by=kvpaged.tier.fingerprint.fingerprint(model, storage)"
                 )
             self.cache = TieredKVCache(num_pages, page_size, tier, store, self._storage, events)
         if isinstance(self._storage, PoisonedStorage):

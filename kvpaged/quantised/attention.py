@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from kvpaged.attention import Backend, PackedAttention, contiguous_attention
+from kvpaged.attention import PackedAttention, contiguous_attention
 from kvpaged.page_table import PageTable
 
 if TYPE_CHECKING:
@@ -23,17 +23,10 @@ class QuantisedAttention(PackedAttention):
 
     _storage: QuantisedStorage
 
-    def __init__(
-        self,
-        storage: QuantisedStorage,
-        page_tables: Tensor,
-        seq_lens: Tensor,
-        query_lens: Tensor,
-        backend: Backend | None = None,
-    ) -> None:
-        super().__init__(storage, page_tables, seq_lens, query_lens, backend)
-        passed = (seq_lens - query_lens) // storage.page_size
-        storage.finish(page_tables[torch.arange(page_tables.shape[1]) < passed[:, None]])
+    def _begin(self, query_lens: Tensor) -> None:
+        passed = (self._seq_lens - query_lens) // self._storage.page_size
+        finished = torch.arange(self._page_tables.shape[1]) < passed[:, None]
+        self._storage.finish(self._page_tables[finished])
 
     def _in_place(self, layer: int, query: Tensor) -> Tensor:
         from kvpaged.kernel import attention_on_codes

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
-from kvpaged.page import KVPage, PageStorage, as_slots, lazy_zeros, refuse_other_devices
+from kvpaged.page import KVPage, PageStorage, lazy_zeros
 from kvpaged.page_table import PageTable
 from kvpaged.quantised.attention import QuantisedAttention
 from kvpaged.quantised.codes import BITS, unpack
@@ -41,27 +41,19 @@ class QuantisedStorage(PageStorage):
     attention = QuantisedAttention
 
     def __init__(
-        self,
-        num_pages: int,
-        page_size: int,
-        num_layers: int,
-        num_kv_heads: int,
-        head_dim: int,
-        dtype: torch.dtype = torch.float32,
-        *,
-        bits: int = 8,
-        keys: Sharing = "channel",
-        values: Sharing = "token",
+        self, *shape: Any, bits: int = 8, keys: Sharing = "channel", values: Sharing = "token", **named: Any
     ) -> None:
+        """`shape` and `named` are what `PageStorage` takes."""
         if bits not in BITS:
             raise ValueError(f"bits is {bits}; a number takes {', '.join(map(str, BITS))}")
-        if head_dim * bits % 8:
-            raise ValueError(f"head_dim is {head_dim}: so many numbers of {bits} bits do not fill whole bytes")
         self.bits = bits
         self.sharing: tuple[Sharing, Sharing] = (keys, values)
-        super().__init__(num_pages, page_size, num_layers, num_kv_heads, head_dim, dtype)
+        super().__init__(*shape, **named)
 
     def _open(self) -> None:
+        if self.head_dim * self.bits % 8:
+            numbers = f"so many numbers of {self.bits} bits"
+            raise ValueError(f"head_dim is {self.head_dim}: {numbers} do not fill whole bytes")
         pages = (self.num_layers, self.num_pages, self.num_kv_heads)
         codes = (*pages, self.page_size, self.head_dim * self.bits // 8)
         self.codes = [lazy_zeros(codes, torch.uint8) for _ in self.sharing]
@@ -73,6 +65,12 @@ class QuantisedStorage(PageStorage):
     @property
     def _scales_per_head(self) -> list[int]:
         return [self.page_size if sharing == "token" else self.head_dim for sharing in self.sharing]
+
+    @property
+    def kind(self) -> str:
+        """Two kinds of equally large pages read the same codes otherwise, and do not compute the same numbers."""
+        keys, values = self.sharing
+        return f"{type(self).__name__}, {self.bits} bits, scales by {keys} in K and by {values} in V, {self.dtype}"
 
     @property
     def bytes_per_page(self) -> int:
@@ -110,12 +108,7 @@ class QuantisedStorage(PageStorage):
         keys, values = self._read_slots(layer, pages[: len(table)], offsets[: len(table)], own[: len(table)])
         return keys.to(self.dtype), values.to(self.dtype)
 
-    def write(self, layer: int, slot_mapping: Sequence[int] | Tensor, keys: Tensor, values: Tensor) -> None:
-        """Store K and V of n tokens of one layer in n different slots. See `PageStorage.write`."""
-        self._check_layer(layer)
-        slots = as_slots(slot_mapping)
-        self._check_rows(slots.shape[0], keys, values)
-        refuse_other_devices(keys=keys, values=values)
+    def _write(self, layer: int, slots: Tensor, keys: Tensor, values: Tensor) -> None:
         self._check_slots(slots)
         pages, offsets = slots // self.page_size, slots % self.page_size
         self.store(layer, pages, offsets, (keys.detach().float(), values.detach().float()))

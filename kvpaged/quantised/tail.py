@@ -19,7 +19,8 @@ from kvpaged.quantised.storage import QuantisedStorage, Rows
 class TailStorage(QuantisedStorage):
     """A page stands exact, in a tail, until it is full and a query stands behind it; its codes are made once.
 
-    Every page of a chunk has a tail until the next step. The tail of a page that was given back stays until the page is
+    Every page of a chunk has a tail until the next step: the queries that stand in it read it exact, in each layer in
+    turn, and a guess that filled it may be taken back. The tail of a page that was given back stays until the page is
     written again. Nothing limits the tails: a page pool does not know of them.
 
     Where a table goes on within a page that has no tail any more (a hit, or the truncation of several steps, that ends

@@ -53,17 +53,13 @@ class TieredKVCache(PagedKVCache):
         """
         check_salt(cache_salt)
         tokens, packed = as_tokens(prompt_tokens)
-        self._bring_back(packed[:-TOKEN_BYTES], cache_salt)  # one token must run, for its logits
-        return super().sequence(tokens, cache_salt)
-
-    def _bring_back(self, packed: bytes, cache_salt: Hashable) -> None:
-        width = self.page_size * TOKEN_BYTES
+        packed, width = packed[:-TOKEN_BYTES], self.page_size * TOKEN_BYTES  # one token must run, for its logits
         start = self.prefix.match_packed(packed, cache_salt).num_tokens // self.page_size
         stop = start + self.tier.num_pages(packed, cache_salt, start)
+
+        def read(index: int) -> bytes | None:
+            return self.tier.get(self.tier.key(packed[: (index + 1) * width], cache_salt))
+
         if stop > start:
-            bring_in(
-                self,
-                packed[: stop * width],
-                cache_salt,
-                lambda index: self.tier.get(self.tier.key(packed[: (index + 1) * width], cache_salt)),
-            )
+            bring_in(self, packed[: stop * width], cache_salt, read)
+        return super().sequence(tokens, cache_salt)

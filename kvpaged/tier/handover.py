@@ -42,18 +42,17 @@ def take_out(
         pages = [storage.dump(page_id) for page_id in match.page_ids]
     finally:
         memory.transfers.end(transfer)
-    checksums = [crc32(page) for page in pages]
-    return Parcel(unpack(packed), cache_salt, computed_by, pages, checksums)
+    return Parcel(unpack(packed), cache_salt, computed_by, pages, [crc32(page) for page in pages])
 
 
 def put_in(memory: Memory[Any], parcel: Parcel, computed_by: bytes = b"") -> int:
     """Have another prefix cache own these pages; return how many tokens came that it did not have.
 
-    A page that arrives damaged, and all after it, are left out. Raises ValueError for pages of other weights or another
-    size, and as `bring_in` does.
+    A page that arrives damaged, and all after it, are left out. Raises ValueError for pages of other weights, another
+    kind or another size, and as `bring_in` does.
     """
     if parcel.computed_by != computed_by:
-        raise ValueError("these pages were computed by other weights: load the same model on both sides")
+        raise ValueError("these pages are of other weights or another kind: load the same on both sides")
 
     def read(index: int) -> bytes | None:
         page = parcel.pages[index]

@@ -1,7 +1,6 @@
 """Pages on their way into the tier. A page that waits for its copy, or is being copied, is owned by a transfer."""
 
-from collections import deque
-from collections.abc import Hashable
+from collections import OrderedDict
 from typing import Any
 
 from kvpaged.memory import Memory
@@ -19,8 +18,7 @@ class Outbound(PrefixWatcher):
         self.memory = memory
         self.tier = tier
         self.policy = policy
-        self._waiting: deque[tuple[Transfer, Hashable]] = deque()  # and the salt of each
-        self._keys: set[int] = set()  # hashes of the keys of those that wait: where two are equal, one is not stored
+        self._waiting: OrderedDict[bytes, Transfer] = OrderedDict()  # under the keys of their pages
 
     def __len__(self) -> int:
         """Pages that wait."""
@@ -29,10 +27,8 @@ class Outbound(PrefixWatcher):
     def run(self, num_pages: int | None = None) -> None:
         """Store pages that wait, the first first: all, or so many at most."""
         for _ in range(len(self._waiting) if num_pages is None else min(num_pages, len(self._waiting))):
-            transfer, salt = self._waiting.popleft()
-            key = self.tier.key(transfer.tokens, salt)
+            key, transfer = self._waiting.popitem(last=False)
             storage: Any = self.memory.storage
-            self._keys.discard(hash(key))
             try:
                 self.tier.put(key, b"" if storage is None else storage.dump(transfer.page_ids[-1]))
             finally:
@@ -59,7 +55,6 @@ class Outbound(PrefixWatcher):
 
     def forgotten(self) -> None:
         self._waiting.clear()  # see `PagedKVCache.salvage`: no transfer owns anything any more
-        self._keys.clear()
 
     def _offer(self, nodes: list[PrefixNode], used: bool) -> None:
         """Begin a transfer of each page that the policy wants stored. A page comes after the one that it continues."""
@@ -68,14 +63,12 @@ class Outbound(PrefixWatcher):
         for node in nodes:
             if len(node.edge) < width:
                 continue  # only full pages are stored: the others will grow
-            if before is None or node.parent is not before:
+            if node.parent is not before:
                 salt, tokens = node.path()
             else:
                 tokens += node.edge  # to climb to the root from every page of a long text would take too long
             before = node
             key = self.tier.key(tokens, salt)
-            if len(key) > longest:
-                continue
-            if self.policy.wants(key, used) and hash(key) not in self._keys and not self.tier.has(key):
-                self._waiting.append((self.memory.transfers.begin(tokens, [node.page_id]), salt))
-                self._keys.add(hash(key))
+            wanted = len(key) <= longest and self.policy.wants(key, used)
+            if wanted and key not in self._waiting and not self.tier.has(key):
+                self._waiting[key] = self.memory.transfers.begin(tokens, [node.page_id])

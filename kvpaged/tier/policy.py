@@ -3,6 +3,8 @@
 from collections import Counter
 from enum import StrEnum
 
+REMEMBERED = 100_000  # pages that it has counts of, at most: then it forgets all, and begins anew
+
 
 class Store(StrEnum):
     """When a page is stored."""
@@ -16,10 +18,8 @@ class Store(StrEnum):
 class Policy:
     """Decides, page by page. Pages are known by hashes of their keys: a wrong guess costs a write, never an answer."""
 
-    def __init__(self, store: Store, remembered: int = 100_000) -> None:
-        """`remembered`: how many pages it has counts of, before it forgets all and begins anew."""
+    def __init__(self, store: Store) -> None:
         self.store = store
-        self.remembered = remembered
         self._uses: Counter[int] = Counter()
 
     def wants(self, key: bytes, used: bool) -> bool:
@@ -28,7 +28,7 @@ class Policy:
             return not used
         if self.store is not Store.ON_SECOND_USE:
             return self.store is Store.AT_ONCE
-        if len(self._uses) >= self.remembered:
+        if len(self._uses) >= REMEMBERED:
             self._uses.clear()
         self._uses[hash(key)] += used
         return self._uses[hash(key)] > 1

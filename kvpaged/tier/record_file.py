@@ -3,7 +3,7 @@
 ::
 
     file      head | record 0 | record 1 | record 2 | ...
-    record    state | length of the key | CRC-32 of key and value | key, padded | value
+    record    length of the key, or 0 | CRC-32 of all that follows, and of the length | key, padded | value
 """
 
 import mmap
@@ -15,10 +15,8 @@ from zlib import crc32
 from kvpaged.checks import positive_int
 
 _HEAD = Struct("<8sIQ4x")  # what this is; bytes of a key at most; bytes of a value
-_MAGIC = b"kvtier 1"
-_RECORD = Struct("<III4x")  # state; bytes of the key; checksum
-_EMPTY, _VALID = 0, 1
-_STATE = Struct("<I")
+_MAGIC = b"kvtier 2"
+_RECORD = Struct("<II")  # bytes of the key, 0 in an empty record; checksum
 
 
 class DamagedRecord(ValueError):
@@ -41,8 +39,7 @@ class RecordFile:
         self.path = Path(path)
         self.num_records = positive_int("num_records", num_records)
         self.key_bytes, self.value_bytes = positive_int("key_bytes", key_bytes), value_bytes
-        self._value_at = _RECORD.size + key_bytes
-        self._stride = -(-(self._value_at + value_bytes) // 8) * 8
+        self._stride = -(-(_RECORD.size + key_bytes + value_bytes) // 8) * 8
         head = _HEAD.pack(_MAGIC, key_bytes, value_bytes)
         with open(self.path, "r+b" if self.path.exists() else "w+b") as file:
             if file.read(_HEAD.size) not in (b"", head):
@@ -56,40 +53,36 @@ class RecordFile:
 
     def write(self, record: int, key: bytes, value: bytes) -> None:
         """Put a key and its value in the place of what was there. Raises OSError if the file became shorter."""
-        if len(key) > self.key_bytes or len(value) != self.value_bytes:
+        if not 0 < len(key) <= self.key_bytes or len(value) != self.value_bytes:
             raise ValueError(
-                f"a key of {len(key):,} bytes and a value of {len(value):,} do not fit: at most {self.key_bytes:,} "
+                f"a key of {len(key):,} bytes and a value of {len(value):,} do not fit: 1 to {self.key_bytes:,} "
                 f"and just {self.value_bytes:,} bytes"
             )
         if not self._is_there(record):
             raise OSError(f"{self.path} became shorter than its {self.num_records} records")
-        start = self._start(record)
-        self._put(start, _STATE.pack(_EMPTY))
-        self._put(start + self._value_at, value)
-        self._put(start + _RECORD.size, key)
-        self._put(start, _RECORD.pack(_EMPTY, len(key), crc32(value, crc32(key))))
-        self._put(start, _STATE.pack(_VALID))  # only now is it there
+        start, body = self._start(record), key.ljust(self.key_bytes, b"\0") + value
+        self._put(start, _RECORD.pack(0, 0))
+        self._put(start + _RECORD.size, body)
+        self._put(start, _RECORD.pack(len(key), crc32(body, len(key))))  # only now is it there
 
     def read(self, record: int) -> tuple[bytes, bytes]:
         """Return the key and the value of a record. Raises DamagedRecord if they are not those that were written."""
         if not self._is_there(record):  # to touch it would end the process
             raise DamagedRecord(f"{self.path} ends before record {record}")
-        start = self._start(record)
-        state, key_bytes, checksum = _RECORD.unpack_from(self._map, start)
-        key = self._get(start + _RECORD.size, min(key_bytes, self.key_bytes))
-        value = self._get(start + self._value_at, self.value_bytes)
-        whole = key_bytes <= self.key_bytes and checksum == crc32(value, crc32(key))
-        if state != _VALID or not whole:
+        key_bytes, checksum = _RECORD.unpack_from(self._map, self._start(record))
+        body_at = self._start(record) + _RECORD.size
+        body = self._map[body_at : body_at + self.key_bytes + self.value_bytes]
+        if not key_bytes or checksum != crc32(body, key_bytes):
             raise DamagedRecord(f"record {record} of {self.path} is damaged")
-        return key, value
+        return body[:key_bytes], body[self.key_bytes :]
 
     def __iter__(self) -> Iterator[tuple[int, bytes]]:
         """Iterate over the records that are there, as (number, key). Reads no value, so checks none."""
         for record in range(self.num_records):
-            start = self._start(record)
-            state, key_bytes, _ = _RECORD.unpack_from(self._map, start)
-            if state == _VALID and key_bytes <= self.key_bytes:
-                yield record, self._get(start + _RECORD.size, key_bytes)
+            key_bytes, _ = _RECORD.unpack_from(self._map, self._start(record))
+            key_at = self._start(record) + _RECORD.size
+            if 0 < key_bytes <= self.key_bytes:
+                yield record, self._map[key_at : key_at + key_bytes]
 
     def close(self) -> None:
         """Close the file; what was written stays."""
@@ -100,9 +93,6 @@ class RecordFile:
 
     def _is_there(self, record: int) -> bool:
         return self._map.size() >= self._start(record + 1)
-
-    def _get(self, start: int, num_bytes: int) -> bytes:
-        return self._map[start : start + num_bytes]
 
     def _put(self, start: int, data: bytes) -> None:
         self._map[start : start + len(data)] = data

@@ -20,17 +20,19 @@ class Tier:
     """
 
     def __init__(self, records: RecordFile, page_size: int, computed_by: bytes = b"") -> None:
-        """`computed_by` names the weights (see `kvpaged.tier.fingerprint`). Pages of others are never found.
+        """`computed_by` names the weights, and the kind of the pages (see `kvpaged.tier.fingerprint`).
 
-        Where one file has pages of several kinds that are equally large, it must name the kind as well.
+        Pages of others are never found; if the file has some, the log says so.
         """
         self.records = records
         self.page_size = page_size
         self.computed_by = computed_by
+        self._begin = b"%d %b" % (len(computed_by), computed_by)
         self.num_written = self.num_read = self.num_damaged = 0
         self._places = OrderedDict((key, record) for record, key in records)  # least recently used first
-        used = set(self._places.values())
-        self._free = [record for record in reversed(range(records.num_records)) if record not in used]
+        if others := sum(not key.startswith(self._begin) for key in self._places):
+            _log.warning("%d pages in %s are of other weights, or of another kind: misses", others, records.path)
+        self._free = sorted(set(range(records.num_records)) - set(self._places.values()), reverse=True)
 
     def __len__(self) -> int:
         """Pages in it."""
@@ -38,8 +40,8 @@ class Tier:
 
     def key(self, tokens: bytes, cache_salt: Hashable) -> bytes:
         """What a page is found by: weights, salt, and all tokens up to its end, packed. It is no hash."""
-        weights, salt = self.computed_by, repr(cache_salt).encode()
-        return b"%d %d %b%b%b" % (len(weights), len(salt), weights, salt, tokens)
+        salt = repr(cache_salt).encode()
+        return b"%b%d %b%b" % (self._begin, len(salt), salt, tokens)
 
     def has(self, key: bytes) -> bool:
         """Whether the page is there; it then counts as used now."""
@@ -54,22 +56,20 @@ class Tier:
             stop += 1
         return stop - start
 
-    def put(self, key: bytes, value: bytes) -> bool:
-        """Keep a page, in the place of the least recently used if there is no other; return whether it is kept."""
+    def put(self, key: bytes, value: bytes) -> None:
+        """Keep a page, in the place of the least recently used if there is no other."""
         if self.has(key) or len(key) > self.records.key_bytes:
-            return key in self._places
+            return
         record = self._free.pop() if self._free else self._places.popitem(last=False)[1]
         try:
             self.records.write(record, key, value)
-        except BaseException as error:
-            self._free.append(record)
-            if not isinstance(error, OSError):
-                raise
+            self._places[key] = record
+            self.num_written += 1
+        except OSError as error:
             _log.warning("a page is not kept in the tier: %s", error)
-            return False
-        self._places[key] = record
-        self.num_written += 1
-        return True
+        finally:
+            if key not in self._places:
+                self._free.append(record)
 
     def get(self, key: bytes) -> bytes | None:
         """Return the bytes of a page; None if it is not there, or not what was put there."""

@@ -1,6 +1,6 @@
 """A prefix cache known from its events alone: what a router knows of a server in another process.
 
-`python -m kvpaged.tier.follower` reads batches of events, a line each, and prints the texts that the cache holds, a
+`python -m kvpaged.lab.follower` reads batches of events, a line each, and prints the texts that the cache holds, a
 line of JSON each; or what is wrong with the events, and then it ends with status 1.
 """
 
