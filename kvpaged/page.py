@@ -177,7 +177,8 @@ class PageStorage:
     def _write(self, layer: int, slots: Tensor, keys: Tensor, values: Tensor) -> None:
         """Store K and V of fitting shape and dtype. Raises, as `write` does, for slots that do not fit."""
         key_pages, value_pages = self._layer_keys[layer], self._layer_values[layer]
-        if not _written_by_the_kernel(slots, keys, values, key_pages, value_pages):
+        write_slots = compiled_write()  # which writes nothing where a slot does not exist or is named twice
+        if write_slots is None or not write_slots(slots, keys, values, key_pages, value_pages):
             self._check_slots(slots)
             page_ids, offsets = slots // self.page_size, slots % self.page_size
             key_pages[page_ids, :, offsets] = keys.detach()
@@ -304,14 +305,9 @@ def refuse_other_devices(**tensors: Tensor) -> None:
             raise ValueError(f"{name} is on {tensor.device}, and pages are the processor's: call .cpu()")
 
 
-def _written_by_the_kernel(slots: Tensor, keys: Tensor, values: Tensor, key_pages: Tensor, value_pages: Tensor) -> bool:
-    """False, and nothing is written, where there is no kernel, or a slot does not exist or is named twice."""
-    write_slots = _compiled_write()
-    return write_slots is not None and write_slots(slots, keys, values, key_pages, value_pages)
-
-
 @functools.cache
-def _compiled_write() -> Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], bool] | None:
+def compiled_write() -> Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], bool] | None:
+    """`kvpaged.kernel.write_slots`, if there is a kernel."""
     if not has_numba():
         return None
     from kvpaged.kernel import write_slots

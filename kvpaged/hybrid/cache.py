@@ -9,6 +9,7 @@ from kvpaged.events import EventKind, EventLog
 from kvpaged.hybrid.groups import Group
 from kvpaged.hybrid.prefix_cache import NULL_PAGE, GroupedPrefixCache
 from kvpaged.hybrid.sequence import GroupedSequence
+from kvpaged.laws import check_references
 from kvpaged.page_pool import PagePool
 from kvpaged.page_table import pages_for
 from kvpaged.tokens import as_tokens, pack
@@ -66,13 +67,9 @@ class GroupedKVCache:
         claims[NULL_PAGE] = [("the cache", (-1, None, b""), True)]
         for page_id, claim in chain(self._claims_of_sequences(), self._claims_of_prefix_cache()):
             claims[page_id].append(claim)
-        for page_id in range(self.pool.num_pages):
-            counted, owned = self.pool.ref_count(page_id), claims[page_id]
-            owners = ", ".join(owner for owner, _, _ in owned) or "nobody"
-            assert counted == len(owned), (
-                f"law 1: page {page_id} has {counted} reference{'s' * (counted != 1)} in the pool, "
-                f"but {len(owned)} owner{'s' * (len(owned) != 1)}: {owners}"
-            )
+        check_references(self.pool, [(claim[0], page_id) for page_id, owned in claims.items() for claim in owned])
+        for page_id, owned in sorted(claims.items()):
+            owners = ", ".join(owner for owner, _, _ in owned)
             assert len({held for _, held, _ in owned}) <= 1, f"law 2: page {page_id} is not the same to {owners}"
             assert len(owned) < 2 or owned[0][2], f"law 3: page {page_id} of {owners} is shared, but not finished"
 

@@ -100,8 +100,7 @@ class PagedCache(Cache):
 
     def release(self) -> None:
         """Give the pages back; the prefix cache keeps what was computed. This cache is of no more use then."""
-        for hook in self._hooks:
-            hook.remove()
+        self._remove_hooks()
         self.pick([])
 
     def __enter__(self) -> PagedCache:

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from kvpaged import mini
 from kvpaged.exercises.museum.text import Text
-from kvpaged.exercises.small_cache import Slots
+from kvpaged.exercises.small_cache import Slots, nodes
 from kvpaged.laws import Claim, check_contents, check_references
 from kvpaged.page_pool import PagePool
 
@@ -79,26 +79,21 @@ def _claims_of(name: str, sequence: mini.Sequence, numbers: _Numbers) -> Iterato
 
 
 def _claims_of_trie(cache: mini.Cache, numbers: _Numbers) -> Iterator[Claim]:
-    waiting = [(root, 0) for root in cache.roots.values()]
-    while waiting:
-        node, before = waiting.pop()
-        for child in node.children:
-            yield Claim(child.page, "the prefix cache", before, child.tokens)
-            waiting.append((child, _number(numbers, before, child.tokens)))
+    number_of: dict[mini.Node, int] = {}
+    for _, node in nodes(cache):
+        before = number_of.get(node.parent, 0)
+        yield Claim(node.page, "the prefix cache", before, node.tokens)
+        number_of[node] = _number(numbers, before, node.tokens)
 
 
 def _check_trie(cache: mini.Cache) -> None:
-    waiting = [*cache.roots.values()]
-    while waiting:
-        node = waiting.pop()
-        for child in node.children:
-            offered = f"law 3: the prefix cache offers page {child.page}"
-            if child.children and len(child.tokens) < cache.page_size:
-                raise AssertionError(f"{offered} as full, which has room for more than {child.tokens}")
-            for slot in range(len(child.tokens)):
-                if cast(Slots, cache.storage).pages[child.page][slot] is None:
-                    raise AssertionError(f"{offered}, slot {slot} of which nobody has computed")
-        waiting += node.children
+    for _, node in nodes(cache):
+        offered = f"law 3: the prefix cache offers page {node.page}"
+        if node.children and len(node.tokens) < cache.page_size:
+            raise AssertionError(f"{offered} as full, which has room for more than {node.tokens}")
+        for slot in range(len(node.tokens)):
+            if cast(Slots, cache.storage).pages[node.page][slot] is None:
+                raise AssertionError(f"{offered}, slot {slot} of which nobody has computed")
 
 
 def _number(numbers: _Numbers, *key: Any) -> int:
