@@ -21,20 +21,6 @@ from kvpaged.tokens import TOKEN_BITS, TOKEN_BYTES, as_token, pack
 class Sequence:
     """The tokens of one sequence and its table. It owns one reference to each page in the table, until `release`."""
 
-    __slots__ = (
-        "_cached_path",
-        "_events",
-        "_memory",
-        "_ref_counts",
-        "_released",
-        "cache_salt",
-        "id",
-        "num_cached_tokens",
-        "num_computed",
-        "table",
-        "tokens",
-    )
-
     def __init__(self, memory: "Memory[Sequence]", tokens: list[int], table: PageTable, cache_salt: Hashable) -> None:
         """Sequences are made by `PagedKVCache.sequence` and `fork`, which own the references they hand over."""
         self.id = next(memory.sequence_ids)

@@ -74,23 +74,6 @@ class Branch:
     seats: how many branches it stands for: all of the request's, until they fork from it.
     """
 
-    __slots__ = (
-        "_detokenizer",
-        "candidates",
-        "cumulative_logprob",
-        "finish_reason",
-        "index",
-        "logits_hash",
-        "logprobs",
-        "lookup",
-        "order",
-        "output",
-        "request",
-        "seats",
-        "sequence",
-        "stop_reason",
-    )
-
     def __init__(self, request: Request, index: int, seats: int = 1) -> None:
         self.request = request
         self.index = index
