@@ -1,26 +1,40 @@
-"""Five workloads, with the fast decoder, with the textbook's, and by `generate()` of transformers, on the same weights.
+"""Five workloads: the engine with the fast decoder and with the textbook's, and other engines, on the same weights.
 
 Random weights and prompts, float32, greedy, to the full length; each round takes every contestant in turn. One thread
 is timed by the processor time it takes, which does not count waiting for other programs; more threads by the clock.
-Printed are medians over rounds: seconds, tokens generated per second, and the time over that of the first contestant.
+Printed are medians over rounds: seconds, tokens generated per second, and the time over that of the first contestant;
+then the requests answered with the first's tokens.
 
-    OMP_NUM_THREADS=1 python benchmarks/workloads.py [--model small] [--threads 1] [--rounds 3] [single uniform ...]
+    OMP_NUM_THREADS=1 python benchmarks/workloads.py [--model small] [--rounds 3] [single uniform ...]
+        [--peer transformers=python --peer openvino=ENVIRONMENT/bin/python ...]
 
+Which peers there are, and what each needs, stands in `peers.py`; without `--peer`, transformers runs in this Python.
 For two threads set OMP_NUM_THREADS=2, on a quiet machine. A checkout of another commit is compared by running the same
 file there: `--only kvpaged` measures the engine alone.
 """
 
+import json
+import os
 import random
+import shutil
+import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from statistics import median
+from subprocess import PIPE
 from typing import Annotated, Any
 
 import torch
 import typer
+from safetensors.torch import save_file
 
 from kvpaged.engine import Engine, SamplingParams
 from kvpaged.model import Decoder, ModelConfig
+from kvpaged.model.loading import SHIPPED, stored_name
 
 MODELS = {
     "small": ModelConfig(
@@ -33,7 +47,10 @@ MODELS = {
     ),
 }  # fmt: skip
 Request = tuple[list[int], int]  # a prompt, and how many tokens to generate
-BATCH = 16  # of transformers
+Answer = tuple[float, list[list[int]]]  # seconds, and what each request was answered with
+Run = Callable[[list[Request]], Answer]
+THREADS = int(os.environ.get("OMP_NUM_THREADS", "1"))
+clock = time.process_time if THREADS == 1 else time.perf_counter
 
 
 def requests_of(workload: str, vocab_size: int) -> list[Request]:
@@ -70,41 +87,75 @@ class Textbook:
         return self.decoder(*arguments)
 
 
-def serve(model: Any, requests: list[Request]) -> None:
+def serve(model: Any, requests: list[Request]) -> Answer:
     """A new engine, with room for all."""
     params = [SamplingParams(temperature=0, max_tokens=length, ignore_eos=True) for _, length in requests]
-    Engine(model, num_pages=4096, page_size=16).generate([prompt for prompt, _ in requests], params)
+    started = clock()
+    engine = Engine(model, num_pages=4096, page_size=16)
+    outputs = engine.generate([prompt for prompt, _ in requests], params)
+    return clock() - started, [each.outputs[0].tokens for each in outputs]
 
 
-def by_transformers(decoder: Decoder) -> Callable[[list[Request]], None]:
-    """Padded batches, in the order of the requests."""
-    from transformers import LlamaConfig, LlamaForCausalLM
+@contextmanager
+def stored(decoder: Decoder) -> Iterator[Path]:
+    """A folder with the decoder as a Llama in Hugging Face's layout, and some tokenizer, which nobody asks."""
+    with tempfile.TemporaryDirectory() as name:
+        folder, config = Path(name), decoder.config
+        for file in SHIPPED["recall"].glob("tokenizer*"):
+            shutil.copy(file, folder)
+        shape = {
+            "architectures": ["LlamaForCausalLM"],
+            "model_type": "llama",
+            "vocab_size": config.vocab_size,
+            "hidden_size": config.hidden_size,
+            "intermediate_size": config.intermediate_size,
+            "num_hidden_layers": config.num_layers,
+            "num_attention_heads": config.num_heads,
+            "num_key_value_heads": config.num_kv_heads,
+            "head_dim": config.head_dim,
+            "max_position_embeddings": config.max_position_embeddings,
+            "rope_theta": config.rope_theta,
+            "rms_norm_eps": config.rms_norm_eps,
+            "tie_word_embeddings": config.tie_word_embeddings,
+            "bos_token_id": None,
+            "eos_token_id": None,
+            "dtype": "float32",
+        }
+        (folder / "config.json").write_text(json.dumps(shape), encoding="utf-8")
+        weights = {stored_name(name): weight for name, weight in decoder.state_dict().items()}
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+        yield folder
 
-    config = decoder.config
-    shape = LlamaConfig(
-        vocab_size=config.vocab_size,
-        hidden_size=config.hidden_size,
-        intermediate_size=config.intermediate_size,
-        num_hidden_layers=config.num_layers,
-        num_attention_heads=config.num_heads,
-        num_key_value_heads=config.num_kv_heads,
-        head_dim=config.head_dim,
-        max_position_embeddings=config.max_position_embeddings,
-        rms_norm_eps=config.rms_norm_eps,
-        tie_word_embeddings=False,
-        eos_token_id=None,
-    )
-    model = LlamaForCausalLM(shape).eval()
-    weights = {name if name.startswith("lm_head") else f"model.{name}": w for name, w in decoder.state_dict().items()}
-    model.load_state_dict(weights)
 
-    def run(requests: list[Request]) -> None:
-        for batch in (requests[begin : begin + BATCH] for begin in range(0, len(requests), BATCH)):
-            width, longest = max(len(prompt) for prompt, _ in batch), max(length for _, length in batch)
-            padded = torch.tensor([[0] * (width - len(prompt)) + prompt for prompt, _ in batch])
-            mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt, _ in batch])
-            with torch.inference_mode():
-                model.generate(padded, attention_mask=mask, do_sample=False, max_new_tokens=longest, pad_token_id=0)
+def ready(name: str, python: str, folder: Path, leaving: ExitStack) -> Run | None:
+    """A peer that has loaded the model, to be stopped on leaving; None, and a line that says why, if it cannot."""
+    command = [python, "-I", str(Path(__file__).with_name("peers.py")), name, str(folder)]
+    environment = os.environ | {"OMP_NUM_THREADS": str(THREADS), "HF_HUB_OFFLINE": "1"}
+    errors = leaving.enter_context(tempfile.TemporaryFile("w+"))  # noqa: SIM115
+    try:
+        peer = leaving.enter_context(
+            subprocess.Popen(command, stdin=PIPE, stdout=PIPE, stderr=errors, text=True, env=environment)
+        )
+    except OSError as error:
+        print(f"without {name}: {error}")
+        return None
+    leaving.callback(peer.kill)
+    assert peer.stdin
+    assert peer.stdout
+    asked, said = peer.stdin, peer.stdout
+    if not said.readline():
+        errors.seek(0)
+        print(f"without {name}: {(errors.read().splitlines() or ['it said nothing'])[-1]}")
+        return None
+
+    def run(requests: list[Request]) -> Answer:
+        print(json.dumps(requests), file=asked, flush=True)
+        answer = said.readline()
+        if not answer:
+            errors.seek(0)
+            raise RuntimeError(f"{name} stopped: {errors.read()[-3000:]}")
+        seconds, tokens = json.loads(answer)
+        return seconds, tokens
 
     return run
 
@@ -112,37 +163,53 @@ def by_transformers(decoder: Decoder) -> Callable[[list[Request]], None]:
 def main(
     workloads: Annotated[list[str] | None, typer.Argument(help="Which; all, if none is named.")] = None,
     model: Annotated[str, typer.Option(help="small (4 million parameters) or big (108 million).")] = "small",
-    threads: int = 1,
     rounds: int = 3,
+    peer: Annotated[
+        list[str] | None, typer.Option(help="NAME=PYTHON: another engine, and the Python it is in.")
+    ] = None,
     only: Annotated[str | None, typer.Option(help="One contestant.")] = None,
 ) -> None:
     """Measure, and print a line for each workload and contestant."""
-    torch.set_num_threads(threads)
+    torch.set_num_threads(THREADS)
     torch.manual_seed(0)
     decoder = Decoder(MODELS[model]).requires_grad_(False)
-    contestants: dict[str, Callable[[list[Request]], None]] = {
+    contestants: dict[str, Run] = {
         "kvpaged": lambda requests: serve(decoder, requests),
         "textbook": lambda requests: serve(Textbook(decoder), requests),
     }
-    if only in (None, "transformers"):
-        contestants["transformers"] = by_transformers(decoder)
-    names = [only] if only else list(contestants)
-    clock = time.process_time if threads == 1 else time.perf_counter
-    for workload in workloads or WORKLOADS:
-        requests = requests_of(workload, decoder.config.vocab_size)
+    with ExitStack() as leaving:
+        folder = leaving.enter_context(stored(decoder))
+        for name, python in (each.split("=", 1) for each in peer or [f"transformers={sys.executable}"]):
+            if only in (None, name) and (run := ready(name, python, folder, leaving)):
+                contestants[name] = run
+        if only:
+            contestants = {only: contestants[only]}
+        compete(contestants, workloads or WORKLOADS, rounds, model)
+
+
+def compete(contestants: dict[str, Run], workloads: Iterable[str], rounds: int, model: str) -> None:
+    """Each workload, a number of rounds."""
+    names = list(contestants)
+    for workload in workloads:
+        requests = requests_of(workload, MODELS[model].vocab_size)
         seconds: dict[str, list[float]] = {name: [] for name in names}
+        tokens = {}
         for name in names:  # compiles, and warms up
             contestants[name]([(requests[0][0][:64], 4)])
         for turn in range(rounds):
             for name in names[turn % len(names) :] + names[: turn % len(names)]:
-                started = clock()
-                contestants[name](requests)
-                seconds[name].append(clock() - started)
+                spent, tokens[name] = contestants[name](requests)
+                seconds[name].append(spent)
         wanted = sum(length for _, length in requests)
         for name in names:
             spent = median(seconds[name])
             ratio = median(a / b for a, b in zip(seconds[name], seconds[names[0]], strict=True))
-            print(f"{model} {workload:<8} {name:<13}{spent:8.2f} s {wanted / spent:8,.0f} tokens/s {ratio:6.2f}")
+            same = sum(one == two for one, two in zip(tokens[name], tokens[names[0]], strict=True))
+            print(
+                f"{model} {workload:<8} {name:<13}{spent:8.2f} s {wanted / spent:8,.0f} tokens/s {ratio:6.2f} "
+                f"{same:3} of {len(requests)}",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":
