@@ -3,6 +3,7 @@
 import ast
 import difflib
 import inspect
+import re
 from dataclasses import replace
 from pathlib import Path
 from textwrap import dedent
@@ -17,6 +18,7 @@ from kvpaged.exercises.museum.in_place import in_place_of
 from kvpaged.exercises.museum.piece import Piece
 from notebook_form import read
 
+CHAPTERS = sorted((Path(__file__).parents[1] / "chapters").glob("[0-9][0-9]-*.ipynb"))
 PAGE = read(Path(__file__).parents[1] / "chapters" / "museum.ipynb")
 each_piece = pytest.mark.parametrize("piece", PIECES.values(), ids=PIECES)
 MOST_LINES = 15
@@ -52,13 +54,29 @@ def stub_of(piece: Piece) -> str:
     return cell
 
 
+def parts_of_the_page() -> dict[str, str]:
+    """The prose of the page about each piece, by its number."""
+    prose = "\n".join(cell.source for cell in PAGE.cells if cell.cell_type == "markdown")
+    return {part.split(" ", 1)[0]: part for part in prose.split("\n### ")[1:]}
+
+
 def test_there_are_a_dozen_pieces_and_each_has_its_report_on_the_page() -> None:
     assert len(PIECES) >= 12
-    prose = "\n".join(cell.source for cell in PAGE.cells if cell.cell_type == "markdown")
-    parts = {part.split(" ", 1)[0]: part for part in prose.split("\n### ")[1:]}
+    parts = parts_of_the_page()
     assert parts.keys() >= PIECES.keys()
     for number in PIECES:
         assert "https://github.com/" in parts[number], f"{number} has no report"
+
+
+def test_a_chapter_sends_its_reader_to_the_piece_with_the_report_that_it_names() -> None:
+    parts, links = parts_of_the_page(), 0
+    for paragraph in (line for chapter in CHAPTERS for cell in read(chapter).cells for line in cell.source.split("\n")):
+        for link in re.finditer(r"\[(M\.\d+)\]\(museum\.ipynb\)", paragraph):
+            named = re.findall(r"CVE-[\d-]+|#\d+", paragraph[: link.start()])
+            told = re.findall(r"CVE-[\d-]+|#\d+", parts[link[1]])
+            assert set(named) & set(told), f"{link[1]} tells none of {named}: {paragraph}"
+            links += 1
+    assert links >= 8
 
 
 @each_piece
