@@ -4,12 +4,14 @@ import gc
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from kvpaged import EventLog, OutOfPages, PagedKVCache, Sequence
+from kvpaged import EventLog, OutOfPages, PagedKVCache, PrefixCache, Sequence
+from kvpaged.prefix_cache import PrefixNode
 
 
 class RecordingStorage:
@@ -670,3 +672,66 @@ def test_a_log_can_be_saved_whatever_kinds_of_integers_a_prompt_mixes(cache: Pag
     assert list(EventLog.load(tmp_path / "log")) == list(cache.events)
     sequence.release()
     cache.pool.release(1)
+
+
+def test_the_prefix_cache_is_shown_each_page_once_and_only_when_it_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    cache, shown = PagedKVCache(16, 4), list[list[int]]()
+    insert = PrefixCache.insert_packed
+
+    def watched(self: PrefixCache, packed: bytes, page_ids: list[int], *rest: Any, **named: Any) -> PrefixNode:
+        shown.append(page_ids)
+        return insert(self, packed, page_ids, *rest, **named)
+
+    monkeypatch.setattr(PrefixCache, "insert_packed", watched)
+    first = cache.sequence(range(8))
+    for num_tokens in range(9):
+        first.mark_computed(num_tokens)
+    assert shown == [[0], [1]]
+    second = cache.sequence(range(11))
+    assert second.num_cached_tokens == 8
+    second.mark_computed()
+    assert shown == [[0], [1]], "its third page is not full, and the others were found"
+    second.append(11)
+    second.mark_computed()
+    child = second.fork()
+    for sequence in (second, child):
+        for token in range(12, 16):
+            sequence.append(token)
+        sequence.mark_computed()
+    assert shown[2:] == [[2], [3], [4]], "a fork goes on where it parted"
+    child.truncate(9)
+    for token in range(9, 12):
+        child.append(token)
+    child.mark_computed()
+    assert shown[5:] == [child.table.page_ids[2:]], "the page that is written again, and no page before it"
+    child.truncate(8)
+    for token in range(8, 11):
+        child.append(token)
+    child.mark_computed()
+    assert shown[6:] == [], "the two pages before are known still"
+
+
+def test_a_partly_filled_page_that_a_fork_goes_on_with_is_not_donated() -> None:
+    cache = PagedKVCache(16, 4)
+    parent = cache.sequence(range(7))
+    parent.mark_computed()
+    fork = parent.fork()
+    parent.release()
+    assert len(cache.prefix) == 1, "the second page lacks one token, and is the fork's"
+    fork.append(7)
+    fork.mark_computed()
+    assert cache.prefix.match(range(8)).page_ids == fork.table.page_ids
+    cache.check()
+
+
+def test_a_release_is_a_use_of_the_last_page_full_or_not() -> None:
+    for num_tokens in (4, 3):
+        cache = PagedKVCache(16, 4)
+        early, late = cache.sequence(range(num_tokens)), cache.sequence(range(50, 50 + num_tokens))
+        early.mark_computed()
+        late.mark_computed()
+        late.release()
+        early.release()
+        assert cache.prefix.evict(1) == 1
+        found = [cache.prefix.match([first]).num_tokens for first in (0, 50)]
+        assert found == [1, 0], "that of the sequence that was released first has gone"
