@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvpaged import OutOfPages, PagePool, PrefixCache
-from kvpaged.tokens import common_prefix, pack
+from kvpaged.tokens import common_prefix, pack, unpack
 
 
 def cache_with(*prompts: list[int], page_size: int = 4, num_pages: int = 64) -> tuple[PagePool, PrefixCache]:
@@ -380,3 +380,35 @@ def test_what_cannot_be_allocated_is_told_in_numbers() -> None:
     for wanted, pages in ((1, "1 page"), (2, "2 pages")):
         with pytest.raises(OutOfPages, match=f"^asked for {pages}: of 3, 0 are free and 0 more"):
             prefix.allocate_many(wanted)
+
+
+def test_a_node_knows_its_salt_and_all_tokens_up_to_its_end() -> None:
+    prefix = PrefixCache(PagePool(16), page_size=2)
+    insert(prefix, [1, 2, 3, 4, 5])
+    insert(prefix, [1, 2, 6], "salt")
+    paths = sorted((repr(salt), unpack(tokens)) for salt, tokens in (node.path() for node in prefix.nodes()))
+    assert paths == [("'salt'", [1, 2]), ("'salt'", [1, 2, 6])] + [
+        ("None", tokens) for tokens in ([1, 2], [1, 2, 3, 4], [1, 2, 3, 4, 5])
+    ]
+    assert [node.depth for node in prefix.nodes()] == [1, 2, 3, 1, 2]
+
+
+def test_a_match_of_whole_pages_is_no_partial_one_and_a_partial_one_can_be_given_up() -> None:
+    prefix = PrefixCache(PagePool(16), page_size=2)
+    pages = insert(prefix, [1, 2, 3, 4])
+    whole = prefix.match([1, 2, 3, 4])
+    assert (whole.page_ids, whole.num_tokens, whole.partial) == (pages, 4, None)
+    assert whole.full is not None
+    assert whole.full.page_id == pages[1]
+    partial = prefix.match([1, 2, 3, 9])
+    assert (partial.page_ids, partial.num_tokens, partial.partial) == (pages, 3, whole.full)
+    given_up = partial.without_partial(2)
+    assert (given_up.page_ids, given_up.num_tokens, given_up.partial) == (pages[:1], 2, None)
+    assert given_up.full is partial.full is whole.full.parent
+
+
+def test_nobody_asks_with_what_is_no_salt() -> None:
+    prefix = PrefixCache(PagePool(16), page_size=2)
+    for ask in (lambda: prefix.match([1], cache_salt=1.0), lambda: prefix.insert([], [], cache_salt=1.0)):
+        with pytest.raises(TypeError, match="^cache_salt has 1.0, a float"):
+            ask()

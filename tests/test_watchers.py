@@ -58,6 +58,8 @@ def test_what_is_kept_found_and_evicted_is_told() -> None:
 def test_a_request_that_finds_nothing_or_has_room_tells_nothing() -> None:
     cache, told = watched()
     cache.sequence([1, 2, 3])
+    assert len(cache.prefix.allocate_many(4)) == 4, "all that are free"
+    assert told.heard == []
     assert cache.prefix.evict(1) == 0
     assert told.heard == [("making room", []), ("evicting", [])]
 
