@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from kvpaged.engine import Engine, SamplingParams
 from kvpaged.model import load_model, load_tokenizer
 
 RECALL = load_model("recall").checkpoint
 assert RECALL is not None
+PROMPT = "Ada hid the coin in the attic. Bo looks for the"
+UNENDING = SamplingParams(temperature=0, max_tokens=8, ignore_eos=True)
 
 
 @pytest.fixture
@@ -67,6 +71,28 @@ def test_old_checkpoints_may_store_the_rotary_frequencies(folder: Path) -> None:
     load_model(folder)
 
 
+def test_several_tokens_may_end_a_text_and_generation_config_knows_better_which(folder: Path) -> None:
+    [unending] = Engine(load_model(folder)).generate(PROMPT, UNENDING)[0].outputs
+    second, third, generation = *unending.tokens[1:3], folder / "generation_config.json"
+    assert second not in unending.tokens[:1]
+    for said in ([third, second], second, [1, second]):
+        configure(folder, eos_token_id=said)
+        generation.write_text('{"do_sample": false}')
+        for _ in range(2):
+            model = load_model(folder)
+            assert model.config.eos_token_ids == (tuple(said) if isinstance(said, list) else (said,))
+            [ended] = Engine(model).generate(PROMPT, replace(UNENDING, ignore_eos=False))[0].outputs
+            assert (ended.tokens, ended.finish_reason) == (unending.tokens[:2], "stop")
+            configure(folder, eos_token_id=third)
+            generation.write_text(json.dumps({"eos_token_id": said}))
+
+
+def test_a_damaged_generation_config_is_refused(folder: Path) -> None:
+    for wrong in ('{"eos_token_id": 375}', '{"eos_token_id": "x"}', "{"):
+        (folder / "generation_config.json").write_text(wrong)
+        assert "generation_config.json" in refusal(folder)
+
+
 @pytest.mark.parametrize(
     ("changes", "value"),
     [
@@ -79,7 +105,8 @@ def test_old_checkpoints_may_store_the_rotary_frequencies(folder: Path) -> None:
         ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "'linear'"),
         ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}}, "'yarn'"),
         ({"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}}, "0.5"),
-        ({"eos_token_id": [1, 2]}, "[1, 2]"),
+        ({"eos_token_id": [1, 5000]}, "[1, 5000]"),
+        ({"eos_token_id": [1, None]}, "[1, None]"),
         ({"num_key_value_heads": 3}, "3 kv heads"),
         ({"head_dim": 31}, "31"),
         ({"head_dim": None, "num_attention_heads": 12}, "12 heads"),

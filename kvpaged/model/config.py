@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,13 @@ class ModelConfig:
     rope_theta: float = 10000.0
     rms_norm_eps: float = 1e-6
     tie_word_embeddings: bool = False
-    eos_token_id: int | None = None
+    eos_token_id: int | tuple[int, ...] | None = None
 
     @property
     def eos_token_ids(self) -> tuple[int, ...]:
-        """The tokens that end a text: one, or none."""
-        return () if self.eos_token_id is None else (self.eos_token_id,)
+        """The tokens that end a text: one, several, or none."""
+        eos = self.eos_token_id
+        return () if eos is None else (eos,) if isinstance(eos, int) else eos
 
     def __post_init__(self) -> None:
         """Refuse shapes that no decoder can have: ValueError names the values."""
@@ -42,13 +43,18 @@ class ModelConfig:
 
     @classmethod
     def from_json(cls, path: Path) -> ModelConfig:
-        """Read a Hugging Face `config.json`; ValueError for anything this decoder does not compute."""
+        """Read a Hugging Face `config.json`; ValueError for anything this decoder does not compute.
+
+        A generation_config.json beside it knows better which tokens end a text, if it names any.
+        """
+        raw, beside = _read(path), path.with_name("generation_config.json")
+        generation = _read(beside) if beside.is_file() else {}
         try:
-            raw = dict(json.loads(path.read_text(encoding="utf-8")))
-        except (ValueError, TypeError, RecursionError) as error:
-            raise ValueError(f"{path} is no JSON object ({error}): fetch the checkpoint again") from None
-        try:
-            return cls._from_hugging_face(raw)
+            config = cls._from_hugging_face(raw)
+            if generation.get("eos_token_id") is not None:
+                path = beside
+                config = replace(config, eos_token_id=_tokens(generation, "eos_token_id", config.vocab_size))
+            return config
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
 
@@ -79,8 +85,15 @@ class ModelConfig:
             rope_theta=_rope_theta(raw),
             rms_norm_eps=_positive(raw, "rms_norm_eps", cls.rms_norm_eps),
             tie_word_embeddings=_flag(raw, "tie_word_embeddings"),
-            eos_token_id=_one_token(raw, "eos_token_id"),
+            eos_token_id=_tokens(raw, "eos_token_id", raw["vocab_size"]),
         )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ValueError(f"{path} is no JSON object ({error}): fetch the checkpoint again") from None
 
 
 _SIZES = (
@@ -141,10 +154,9 @@ def _rope_theta(raw: dict[str, Any]) -> float:
     return _positive(beside, "rope_theta", ModelConfig.rope_theta)
 
 
-def _one_token(raw: dict[str, Any], name: str) -> int | None:
-    token = raw.get(name)
-    if isinstance(token, list):
-        raise ValueError(f"{name} is {token!r}, and this decoder knows one such token: keep the one you need")
-    if token is not None and not (type(token) is int and 0 <= token < raw["vocab_size"]):
-        raise ValueError(f"{name} is {token!r}, and the vocabulary has {raw['vocab_size']} tokens: give one of them")
-    return token
+def _tokens(raw: dict[str, Any], name: str, vocab_size: int) -> int | tuple[int, ...] | None:
+    found = raw.get(name)
+    for token in found if isinstance(found, list) else [] if found is None else [found]:
+        if type(token) is not int or not 0 <= token < vocab_size:
+            raise ValueError(f"{name} is {found!r}, and the vocabulary has {vocab_size} tokens: give one of them")
+    return tuple(found) if isinstance(found, list) else found
