@@ -20,10 +20,21 @@ class Replay:
         self.tables: dict[int, list[int]] = {}  # sequence id -> page ids, of the live sequences
         self.tokens: dict[int, list[int]] = {}  # sequence id -> its tokens; released sequences keep theirs
         self.num_computed: dict[int, int] = {}
+        self._num_events = 0
         self.null_page: int | None = None  # stands in tables where there is no page, and is counted in none of them
 
     def apply(self, event: Event) -> None:
-        """Go one event further."""
+        """Go one event further. Raises ValueError for one that cannot follow those before it."""
+        try:
+            self._apply(event)
+        except (KeyError, ValueError):
+            raise ValueError(
+                f"event {self._num_events} cannot follow those before it: {event}; record the log again, from when the "
+                "cache is new"
+            ) from None
+        self._num_events += 1
+
+    def _apply(self, event: Event) -> None:
         kind, sequence, pages, tokens, number = event
         if kind == EventKind.INSERT:
             self._take(pages)
@@ -83,14 +94,9 @@ class Replay:
             del self.tables[sequence]
 
     def apply_all(self, events: Iterable[Event]) -> "Replay":
-        """Play all events; return this replay. Raises ValueError at an event that cannot follow those before it."""
-        for index, event in enumerate(events):
-            try:
-                self.apply(event)
-            except (KeyError, ValueError):
-                raise ValueError(
-                    f"event {index} cannot follow those before it: {event}; record the log again"
-                ) from None
+        """Play all events; return this replay. Raises ValueError as `apply` does."""
+        for event in events:
+            self.apply(event)
         return self
 
     @property
@@ -131,6 +137,8 @@ class Replay:
 
     def _give_back(self, pages: tuple[int, ...]) -> None:
         for page_id in pages:
+            if not self.ref_counts[page_id]:
+                raise ValueError(f"nobody owns page {page_id}")
             self.ref_counts[page_id] -= 1
             if not self.ref_counts[page_id]:
                 del self.ref_counts[page_id]

@@ -1,5 +1,6 @@
 """A paged cache in transformers' own `generate`: the tokens of the default cache, from less memory."""
 
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -296,6 +297,17 @@ def test_a_cache_leaves_no_trace_on_the_model(llama: HuggingFaceModel) -> None:
         assert llama.model._forward_pre_hooks
     assert not llama.model._forward_pre_hooks
     assert not llama.model._forward_hooks
+
+
+def test_a_cache_that_is_dropped_leaves_no_trace_either(llama: HuggingFaceModel) -> None:
+    memory, inputs = memory_for(llama), padded([STORY])
+    generate(llama.model, inputs, past_key_values=PagedCache(llama, memory, **inputs))
+    gc.collect()
+    assert not llama.model._forward_pre_hooks
+    assert not llama.model._forward_hooks
+    [sequence] = memory.sequences  # what it owned, it owns until somebody gives it back
+    sequence.release()
+    memory.check()
 
 
 def test_a_sliding_window_is_served_as_far_as_it_hides_nothing() -> None:

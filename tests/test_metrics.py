@@ -163,6 +163,14 @@ def test_a_replay_knows_how_full_each_of_several_pages_is_that_were_cached_toget
     assert Replay(4).apply_all(cache.events).cached == dict(zip(pages, [4, 4, 2], strict=True))
 
 
-def test_totals_of_a_log_that_was_begun_late_are_refused() -> None:
-    with pytest.raises(ValueError, match="event 0 speaks of what no event before it began"):
-        memory_totals([Event(EventKind.APPEND, 7, (), (1,))], 4)
+@pytest.mark.parametrize(
+    "event",
+    [Event(EventKind.APPEND, 7, (), (1,)), Event(EventKind.RELEASE, 7, (3,)), Event(EventKind.EVICT, None, (3,))],
+)
+def test_a_log_that_was_begun_late_is_refused_whoever_reads_it(event: Event) -> None:
+    log = [Event("another room's", None), event]
+    for read in (memory_totals, memory_over_time, lambda log, page_size: Replay(page_size).apply_all(log)):
+        with pytest.raises(
+            ValueError, match=f"^event 1 cannot follow .*kind='{event.kind}'.*, from when the cache is new$"
+        ):
+            read(log, 4)

@@ -11,10 +11,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
+from weakref import WeakMethod, finalize
 
 import torch
 from torch import Tensor, nn
@@ -75,13 +76,16 @@ class PagedCache(Cache):
         claim(memory, served)
         self._others = set(memory.sequences)  # not ours, as of the last pass: they survive an interrupt of it
         self._prompts = prompts_of(input_ids, attention_mask)
-        self._hooks: list[RemovableHandle] = []
+        hooks: list[RemovableHandle] = []
+        self._unhook = finalize(self, _remove, hooks)
         with self._salvaging():
             self._rows = self._begin(cache_salt)
             # All rows have as many columns: what the row that knows least must compute, all compute.
             self._columns = min(row.padding + row.sequence.num_cached_tokens for row in self._rows)
             self.num_cached_tokens = [max(0, self._columns - row.padding) for row in self._rows]
-            self._watch(served.model)
+            before, after = _weak(self._before_forward), _weak(self._after_forward)
+            hooks.append(served.model.register_forward_pre_hook(before, with_kwargs=True))
+            hooks.append(served.model.register_forward_hook(after, with_kwargs=True, always_call=True))
 
     @property
     def sequences(self) -> list[PagedSequence]:
@@ -100,7 +104,7 @@ class PagedCache(Cache):
 
     def release(self) -> None:
         """Give the pages back; the prefix cache keeps what was computed. This cache is of no more use then."""
-        self._remove_hooks()
+        self._unhook()
         self.pick([])
 
     def __enter__(self) -> PagedCache:
@@ -122,7 +126,7 @@ class PagedCache(Cache):
         except Exception:
             raise
         except BaseException:
-            self._remove_hooks()
+            self._unhook()
             self._rows, self._step = [], None
             self.memory.salvage(self._others & self.memory.sequences)
             raise
@@ -217,14 +221,6 @@ class PagedCache(Cache):
         self.gathered_pages += step.gathered_pages
         self.num_forks += step.num_forks
 
-    def _watch(self, model: nn.Module) -> None:
-        self._hooks.append(model.register_forward_pre_hook(self._before_forward, with_kwargs=True))
-        self._hooks.append(model.register_forward_hook(self._after_forward, with_kwargs=True, always_call=True))
-
-    def _remove_hooks(self) -> None:
-        for hook in self._hooks:
-            hook.remove()
-
     def _begin(self, cache_salt: Hashable) -> list[Row]:
         begun: dict[tuple[int, ...], PagedSequence] = {}
         texts = dict.fromkeys(tuple(tokens) for tokens, _ in self._prompts)
@@ -316,3 +312,19 @@ class PagedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
     def get_max_length(self) -> int:
         """No limit that transformers should know of."""
         return -1
+
+
+def _weak(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A hook that keeps no cache alive: one that was dropped unreleased takes its hooks off the model as it goes."""
+    found = WeakMethod(method)
+
+    def call(*arguments: Any) -> Any:
+        hook = found()
+        return None if hook is None else hook(*arguments)
+
+    return call
+
+
+def _remove(hooks: list[RemovableHandle]) -> None:
+    for hook in hooks:
+        hook.remove()
