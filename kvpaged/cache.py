@@ -14,6 +14,9 @@ class PagedKVCache(Memory[Sequence]):
     """Begins sequences, and shares what they have in common. Its parts: `pool`, `prefix`, `storage` and `events`.
 
     Without a storage it is bookkeeping alone: it runs anywhere, and a simulation of a million pages costs no KV.
+
+    One thread at a time, as for a list of Python's: an `append` is too short to ask each time who calls. An engine
+    asks, and refuses a second thread.
     """
 
     def sequence(self, prompt_tokens: Iterable[int], cache_salt: Hashable = None) -> Sequence:

@@ -46,6 +46,13 @@ def finite_float(name: str, value: object) -> float:
     return number
 
 
+def flag(name: str, value: object) -> bool:
+    """Return `value` as a bool if it is True or False; raise ValueError naming it otherwise: "no" would mean yes."""
+    if value not in (True, False):
+        raise ValueError(f"{name} is {value!r}; it must be True or False")
+    return bool(value)
+
+
 def whole(name: str, value: int) -> int:
     """Return an integer of any kind (numpy's, torch's) as a plain int; raise TypeError naming it if it is none."""
     try:

@@ -282,7 +282,11 @@ def has_numba() -> bool:
     """Whether `kvpaged.kernel` can be used: numba is there, works, and may compile. If not, the log says why, once."""
     reason = _what_keeps_numba()
     if reason is not None:
-        logging.getLogger(__name__).warning("attention gathers pages, slowly, for there is no kernel: %s", reason)
+        logging.getLogger(__name__).warning(
+            "attention gathers pages, slowly, and the last bits may depend on what else a batch holds, for there is no "
+            "kernel: %s",
+            reason,
+        )
     return reason is None
 
 
@@ -328,7 +332,7 @@ def lazy_zeros(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         num_bytes *= size
     try:
         memory = np.zeros(num_bytes + 64, dtype=np.uint8)
-    except MemoryError:
+    except (MemoryError, ValueError):  # as much as numpy cannot count
         sizes = f"{shape[1]:,} pages take {num_bytes / 1e9:,.0f} GB of keys and as much of values"
         raise MemoryError(f"{sizes}: ask for fewer pages, or smaller ones") from None
     start = -memory.ctypes.data % 64

@@ -1,5 +1,6 @@
 """What fails for one request ends that request, with a reason, and its neighbours get what they would have got."""
 
+import json
 import math
 import random
 import re
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer
 
 import kvpaged.engine.advance as advance_room
 import kvpaged.engine.beam as beam_room
@@ -18,6 +19,7 @@ from kvpaged.engine import BeamSearchParams, Engine, Params, Request, RequestOut
 from kvpaged.engine.detokenizer import Detokenizer
 from kvpaged.model import load_model, load_tokenizer
 from kvpaged.recall.text import make_story
+from support.byte_tokenizers import byte_fallback, byte_level
 
 MODEL, TOKENIZER = load_model("recall"), load_tokenizer("recall")
 VICTIM = "Zoe hid the drum"
@@ -160,6 +162,12 @@ def test_who_fails_by_a_stop_string_has_tokens_and_a_reason_and_the_others_have_
         (SamplingParams, {"seed": -(10**5000)}, "seed is an int of 16,610 bits; it must be at least"),
         (SamplingParams, {"temperature": 10**400}, "temperature is inf; it must be a finite number"),
         (SamplingParams, {"stop_token_ids": [1, 2.5]}, "each of stop_token_ids is 2.5; it must be a whole number"),
+        (SamplingParams, {"stop_token_ids": 5}, "stop_token_ids is 5; it must be a list"),
+        (SamplingParams, {"stop": 5}, "stop is 5; it must be a list"),
+        (SamplingParams, {"stop": b"x"}, "stop is b'x'; it must be a string or several, none of them empty"),
+        (SamplingParams, {"ignore_eos": "no"}, "ignore_eos is 'no'; it must be True or False"),
+        (SamplingParams, {"hash_logits": 3}, "hash_logits is 3; it must be True or False"),
+        (BeamSearchParams, {"beam_width": 2, "ignore_eos": None}, "ignore_eos is None; it must be True or False"),
         (
             BeamSearchParams,
             {"beam_width": 2, "length_penalty": 2000.0},
@@ -199,39 +207,33 @@ def test_parameters_may_be_numbers_of_any_kind_and_are_plain_ones_then() -> None
     params = SamplingParams(max_tokens=np.int64(5), temperature=np.float32(0.5), stop_token_ids=map(int, ["5"]))
     assert (params.max_tokens, params.temperature, params.stop_token_ids) == (5, 0.5, (5,))
     assert {type(params.max_tokens), type(params.temperature)} == {int, float}
+    assert SamplingParams(stop=None, stop_token_ids=None) == SamplingParams()
 
 
-@pytest.mark.parametrize("prompt", [np.array([1, 2, 3]), torch.tensor([1, 2, 3]), [np.int64(1), 2, 3], range(1, 4)])
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        np.array([1, 2, 3]),
+        torch.tensor([1, 2, 3]),
+        [np.int64(1), 2, 3],
+        [1, np.int64(2), 3],
+        [1, torch.tensor(2), 3],
+        range(1, 4),
+    ],
+    ids=repr,
+)
 def test_a_prompt_may_be_an_array_a_tensor_or_any_list_of_integers(prompt: object) -> None:
     engine = Engine(MODEL, 16, 4)
     [expected] = engine.generate([[1, 2, 3]], KINDS[0])
     for prompts in (prompt, [prompt]):
         [found] = engine.generate(prompts, KINDS[0])
-        assert found.prompt_tokens == [1, 2, 3]
+        assert json.dumps(found.prompt_tokens) == "[1, 2, 3]"
         assert found.outputs[0].tokens == expected.outputs[0].tokens
     assert len(engine.generate(torch.tensor([[1, 2, 3], [4, 5, 6]]), KINDS[0])) == 2
     assert len(engine.generate([torch.tensor([1, 2, 3]), torch.tensor([4])], KINDS[0])) == 2
 
 
 # --- tokens to text ---------------------------------------------------------------------------------------------
-
-
-def byte_fallback() -> Tokenizer:
-    """As Llama 2's: a token for each word, and for each byte that no word covers."""
-    words = ["▁the", "▁cat", "s", "▁", "é"]
-    vocabulary = {token: index for index, token in enumerate([*(f"<0x{byte:02X}>" for byte in range(256)), *words])}
-    tokenizer = Tokenizer(models.BPE(vocabulary, [], byte_fallback=True))
-    parts = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
-    tokenizer.decoder = decoders.Sequence(parts)
-    return tokenizer
-
-
-def byte_level() -> Tokenizer:
-    """As GPT-2's, but without merges: each byte is a token."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE({character: index for index, character in enumerate(alphabet)}, []))
-    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    return tokenizer
 
 
 def read(tokenizer: Tokenizer, prompt: list[int], tokens: list[int]) -> str:

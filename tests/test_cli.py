@@ -142,6 +142,14 @@ def test_workload_stories_are_what_serve_sim_serves(capsys: pytest.CaptureFixtur
             ["compare", "--page-size", "1000000000"],
             "GB of keys and as much of values: lower --num-pages or --page-size",
         ),
+        (
+            ["generate", PROMPT, "--beam-width", "4", "--speculate", "2"],
+            "--speculate is of no use to a search with --beam-width 4",
+        ),
+        (
+            ["serve-sim", "--num-pages", "1" + 30 * "0"],
+            "GB of keys and as much of values: lower --num-pages or --page-size",
+        ),
         (["compare", "--branches", "100000"], "--branches is 100000; each begins with another token"),
         (["serve-sim", "--requests", "1000000000000"], "it must be at least 1 and at most 1,000,000"),
         (["compare", "--branches", "0"], "'--branches': 0; it must be at least 1"),
@@ -225,6 +233,21 @@ def test_an_interrupt_ends_a_command_with_the_shells_code(
 
     monkeypatch.setattr("kvpaged.engine.Engine.generate", interrupted)
     assert run(capsys, "generate", PROMPT) == (130, "", "")
+
+
+@pytest.mark.parametrize("module", ["typer", "numpy.exceptions", "numba"])
+def test_an_interrupt_while_something_is_loaded_ends_a_command_as_quietly(module: str) -> None:
+    script = (
+        "import os, signal, sys\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, *_):\n"
+        f"        if name == {module!r}: os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Finder())\n"
+        "from kvpaged.__main__ import main; main()"
+    )
+    found = subprocess.run([sys.executable, "-c", script, "generate", PROMPT], check=False, capture_output=True)
+    assert (found.stdout, found.stderr) == (b"", b"")
+    assert found.returncode in (130, -2)  # Python dies of the signal if it came while a string was executed
 
 
 def test_compare_fails_and_says_so_when_one_way_gives_other_tokens(

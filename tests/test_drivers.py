@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from kvpaged import OutOfPages
-from kvpaged.engine import Engine, Request
+from kvpaged.engine import Engine, Request, SamplingParams
 from support.hostile_drivers import simulate_drivers
 from support.interrupts import FIRST, MODEL, SCENES, SECOND, THIRD, TOKENS, alone, greedy, run_interrupted, tokens_of
 
@@ -153,6 +153,43 @@ def test_pages_held_outside_are_named_instead_of_waited_for() -> None:
     assert engine.generate([TOKENS[:14]], greedy())[0].outputs[0].tokens == alone(TOKENS[:14], greedy())[0]
 
 
+def leak_a_sequence(engine: Engine) -> None:
+    engine.cache.sequence(range(3))
+
+
+def forget_a_running_branch(engine: Engine) -> None:
+    engine._scheduler.running.pop()
+
+
+def let_one_wait_twice(engine: Engine) -> None:
+    engine._scheduler.wait(engine._scheduler.waiting[0])
+
+
+def take_a_seat(engine: Engine) -> None:
+    engine._scheduler._seats += 1
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (leak_a_sequence, "3 tokens, 0 computed, .* belongs to no request that goes on"),
+        (forget_a_running_branch, "should run, but the scheduler has"),
+        (let_one_wait_twice, "should wait, but the scheduler has"),
+        (take_a_seat, "3 seats are taken, but 2 branches run"),
+    ],
+    ids=lambda each: getattr(each, "__name__", ""),
+)
+def test_check_knows_what_a_scheduler_owes(harm: Callable[[Engine], None], message: str) -> None:
+    engine = Engine(MODEL, 64, 4, max_running=3, max_batched_tokens=12)
+    for prompt, params in ((FIRST, greedy()), (THIRD, SamplingParams(n=2, seed=0)), (SECOND, greedy())):
+        engine.submit(prompt, params)
+    engine.step()
+    engine.check()
+    harm(engine)
+    with pytest.raises(AssertionError, match=message):
+        engine.check()
+
+
 @pytest.mark.parametrize(("failures", "served"), [(2, True), (3, False)])
 def test_generate_runs_a_failing_step_three_times_and_then_raises(failures: int, served: bool) -> None:
     engine, left = Engine(MODEL, 64, 4), failures
@@ -189,7 +226,9 @@ def test_requests_that_ended_in_a_step_that_was_interrupted_are_reported_by_the_
 
 @pytest.mark.parametrize("seed", range(3))
 def test_random_drivers_with_parameters_at_their_extremes_come_to_an_end(seed: int) -> None:
-    assert simulate_drivers(1000 + seed)["compared"] > 5
+    counts = simulate_drivers(1000 + seed)
+    assert counts["compared"] > 5
+    assert counts["passes that failed"] > 0
 
 
 # --- interrupts -------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import kvpaged
 from kvpaged import PagedKVCache
 from kvpaged.attention import paged_attention, paged_attention_decode, streaming_attention
 from kvpaged.cli import main
@@ -58,13 +59,17 @@ def test_a_gradient_that_would_be_wrong_is_refused_when_it_is_asked_for(backend:
         output.sum().backward()
 
 
-SCRIPT = """
-import sys
+PROMPT = "Ada hid the coin in the attic. Bo looks for the"
+SCRIPT = f"""
 import torch
 from kvpaged.attention import contiguous_attention, default_backend, paged_attention
+from kvpaged.engine import Engine, SamplingParams
+from kvpaged.model import load_model
 from kvpaged.page import PageStorage
 from kvpaged.page_table import PageTable
 
+[output] = Engine(load_model("recall"), 16, 4).generate({PROMPT!r}, SamplingParams(temperature=0, max_tokens=5))
+print(output.outputs[0].tokens)
 assert default_backend(32) == default_backend(32) == "gather"
 storage = PageStorage(4, 4, 1, 2, 32)
 keys, values = torch.randn(2, 6, 2, 32)
@@ -75,42 +80,43 @@ assert torch.equal(paged_attention(query, storage, table, 0), contiguous_attenti
 """
 
 
-def run(script: str, **environment: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, env=os.environ | environment, check=False
-    )
+@pytest.mark.parametrize(
+    ("machine", "reason"),
+    [
+        ("numba missing", "numba is not installed"),
+        ("numba broken", "numba needs another numpy"),
+        ("no compiling", "NUMBA_DISABLE_JIT is set"),
+        ("nowhere to write", "no locator available"),
+    ],
+)
+def test_where_nothing_can_be_compiled_pages_are_gathered_and_one_line_says_so(
+    machine: str, reason: str, tmp_path: Path
+) -> None:
+    package, options = Path(kvpaged.__file__).parent, []
+    environment = {name: value for name, value in os.environ.items() if name != "NUMBA_CACHE_DIR"}
+    if machine == "numba missing":  # all that is installed, but for it
+        for each in Path(torch.__file__).parents[1].iterdir():
+            if not each.name.startswith(("numba", "llvmlite")):
+                (tmp_path / each.name).symlink_to(each)
+        options = ["-S"]
+    elif machine == "numba broken":
+        (tmp_path / "numba").mkdir()
+        (tmp_path / "numba" / "__init__.py").write_text("raise ImportError('numba needs another numpy')")
+    elif machine == "no compiling":
+        environment["NUMBA_DISABLE_JIT"] = "1"
+    else:  # neither beside the code nor at home: where a folder would be made there is a file
+        package = Path(shutil.copytree(package, tmp_path / "kvpaged", ignore=shutil.ignore_patterns("__pycache__")))
+        (package / "kernel" / "__pycache__").touch()
+        environment |= {"HOME": os.devnull, "XDG_CACHE_HOME": os.devnull}
+    environment["PYTHONPATH"] = os.pathsep.join(map(str, [tmp_path, package.parent]))
+    command = [sys.executable, *options, "-c", SCRIPT]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
-    return done.stderr
-
-
-def test_without_numba_pages_are_gathered_and_one_line_says_so(tmp_path: Path) -> None:
-    (tmp_path / "numba").mkdir()
-    (tmp_path / "numba" / "__init__.py").write_text("raise ImportError('numba needs another numpy')")
-    broken = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
-    told = {
-        "missing": run(
-            "import importlib.util as u; find = u.find_spec\n"
-            "u.find_spec = lambda name, *rest: None if name == 'numba' else find(name, *rest)\n" + SCRIPT
-        ),
-        "broken": run(broken + SCRIPT),
-        "disabled": run(SCRIPT, NUMBA_DISABLE_JIT="1"),
-        "no cache": run(
-            "import numba\n"
-            "def refused(*_, **__): raise RuntimeError('no locator available')\n"
-            "numba.njit = refused\n" + SCRIPT
-        ),
-    }
-    reasons = {
-        "missing": "numba is not installed",
-        "broken": "numba needs another numpy",
-        "disabled": "NUMBA_DISABLE_JIT is set",
-        "no cache": "no locator available",
-    }
-    for name, reason in reasons.items():
-        lines = told[name].splitlines()
-        assert len(lines) == 1, told[name]
-        assert "attention gathers pages, slowly, for there is no kernel: " in lines[0]
-        assert reason in lines[0]
+    [line] = done.stderr.splitlines()
+    assert line.startswith("attention gathers pages, slowly, and the last bits may depend on what else a batch holds")
+    assert reason in line
+    [expected] = Engine(MODEL, 16, 4).generate(PROMPT, SamplingParams(temperature=0, max_tokens=5))
+    assert done.stdout == f"{expected.outputs[0].tokens}\n"
 
 
 def test_the_laws_are_checked_without_assertions_too() -> None:

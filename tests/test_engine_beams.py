@@ -1,10 +1,12 @@
 """Beam search by fork, against a search that computes every beam from its first token, every time."""
 
+import random
+
 import pytest
 import torch
 
 from kvpaged.engine import BeamSearchParams, Engine, SamplingParams
-from kvpaged.model import load_model
+from kvpaged.model import Decoder, ModelConfig, load_model
 from kvpaged.naive_cache import NoCache
 from kvpaged.recall.text import ask, make_story
 
@@ -18,9 +20,9 @@ TOKENIZER = Engine(MODEL, 1).tokenizer
 
 
 def naive_beam_search(
-    prompt: list[int], width: int, max_tokens: int, length_penalty: float, ignore_eos: bool
+    model: Decoder, prompt: list[int], width: int, max_tokens: int, length_penalty: float, ignore_eos: bool
 ) -> list[tuple[list[int], float]]:
-    """Every beam computed from scratch; no search is ended early."""
+    """Every beam computed from scratch, and every token looked at; no search is ended early."""
     beams: list[tuple[list[int], float]] = [([], 0.0)]
     finished: list[tuple[list[int], float]] = []
     for _ in range(max_tokens):
@@ -28,15 +30,15 @@ def naive_beam_search(
         for tokens, score in beams:
             whole = torch.tensor(prompt + tokens)
             with torch.no_grad():
-                logits = MODEL(whole, torch.arange(len(whole)), NoCache().attend)[-1]
-            values, found = logits.double().log_softmax(-1).topk(2 * width)
+                logits = model(whole, torch.arange(len(whole)), NoCache().attend)[-1]
+            values, found = logits.double().log_softmax(-1).sort(descending=True)
             extended += [([*tokens, int(t)], score + float(v)) for v, t in zip(values, found, strict=True)]
         extended.sort(key=lambda each: -each[1])
         beams = []
         for each in extended:
             if len(beams) == width:
                 break
-            ends = each[0][-1] == MODEL.config.eos_token_id and not ignore_eos
+            ends = each[0][-1] in model.config.eos_token_ids and not ignore_eos
             (finished if ends else beams).append(each)
     finished += beams
     finished.sort(key=lambda each: -(each[1] / len(each[0]) ** length_penalty))
@@ -50,13 +52,38 @@ def test_beams_are_those_of_a_search_without_any_cache(width: int, length_penalt
     params = BeamSearchParams(beam_width=width, max_tokens=6, length_penalty=length_penalty, ignore_eos=ignore_eos)
     for text in (OPEN, QUESTION):
         output = engine.generate(text, params)[0]
-        expected = naive_beam_search(TOKENIZER.encode(text).ids, width, 6, length_penalty, ignore_eos)
+        expected = naive_beam_search(MODEL, TOKENIZER.encode(text).ids, width, 6, length_penalty, ignore_eos)
         assert [each.tokens for each in output.outputs] == [tokens for tokens, _ in expected]
         scores = [each.cumulative_logprob for each in output.outputs]
         assert scores == pytest.approx([score for _, score in expected], abs=1e-3)
         assert [each.index for each in output.outputs] == list(range(width))
     engine.cache.check()
     assert engine.cache.pool.num_used == len(engine.cache.prefix)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_beams_are_those_where_more_tokens_end_a_text_than_beams_are_kept(seed: int) -> None:
+    choose = random.Random(seed)
+    eos, width = tuple(choose.sample(range(12), choose.randint(5, 9))), choose.choice([1, 2, 3])
+    torch.manual_seed(seed)
+    model = Decoder(
+        ModelConfig(
+            vocab_size=12,
+            hidden_size=32,
+            intermediate_size=32,
+            num_layers=1,
+            num_heads=2,
+            num_kv_heads=1,
+            head_dim=16,
+            max_position_embeddings=32,
+            eos_token_id=eos,
+        )
+    ).eval()
+    penalty = choose.choice([0.0, 1.0, -1.0, 10.0])
+    params = BeamSearchParams(beam_width=width, max_tokens=4, length_penalty=penalty)
+    [output] = Engine(model, 64, 4).generate([[1, 2, 3, 4]], params)
+    expected = naive_beam_search(model, [1, 2, 3, 4], width, 4, penalty, False)
+    assert [each.tokens for each in output.outputs] == [tokens for tokens, _ in expected]
 
 
 @pytest.mark.parametrize("prefix_caching", [True, False])

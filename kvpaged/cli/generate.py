@@ -95,7 +95,7 @@ def generate(
     params: Params
     if beam_width:
         drawing = {"n": n != 1, "temperature": temperature != 0, "top-p": top_p != 1, "top-k": top_k != 0}
-        drawing |= {"seed": seed is not None, "stop": bool(stop)}
+        drawing |= {"seed": seed is not None, "stop": bool(stop), "speculate": speculate != 0}
         for name in (name for name, given in drawing.items() if given):
             raise ValueError(f"--{name} is of no use to a search with --beam-width {beam_width}: leave one of them out")
         params = BeamSearchParams(beam_width=beam_width, max_tokens=max_tokens)

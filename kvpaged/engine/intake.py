@@ -13,7 +13,7 @@ from kvpaged.engine.request import Request
 from kvpaged.engine.sampling_params import BeamSearchParams, Params, SamplingParams
 from kvpaged.model import ModelShape, check_tokenizer
 from kvpaged.page_table import pages_for
-from kvpaged.tokens import as_tokens
+from kvpaged.tokens import as_tokens, unpack
 
 Prompt = str | Sequence[int]
 
@@ -87,7 +87,7 @@ class Intake:
             prompt = self._tokenizer.encode(_checked_text(prompt)).ids
         elif isinstance(prompt, bytes | bytearray | memoryview):
             raise TypeError(f"the prompt is {type(prompt).__name__}: decode it to a string first")
-        tokens = as_tokens(prompt)[0]
+        tokens = unpack(as_tokens(prompt)[1])  # plain ints, whatever kinds the prompt mixes
         if not tokens:
             raise ValueError("the prompt is empty; give it at least one token")
         if max(tokens) >= self._config.vocab_size:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from kvpaged.checks import MOST, finite_float, int_within
+from kvpaged.checks import MOST, finite_float, flag, int_within
 
 MAX_BEAM_WIDTH = 8
 MAX_LENGTH_PENALTY = 10
@@ -47,7 +48,8 @@ class SamplingParams:
         return self.n
 
     def __post_init__(self) -> None:
-        stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+        stop = (self.stop,) if isinstance(self.stop, str) else _several("stop", self.stop)
+        stop_token_ids = _several("stop_token_ids", self.stop_token_ids)
         if not all(isinstance(text, str) and text for text in stop):
             raise ValueError(f"stop is {self.stop!r}; it must be a string or several, none of them empty")
         checked = {
@@ -58,8 +60,10 @@ class SamplingParams:
             "seed": None if self.seed is None else int_within("seed", self.seed, -MOST),
             "max_tokens": None if self.max_tokens is None else int_within("max_tokens", self.max_tokens, 1),
             "stop": stop,
-            "stop_token_ids": tuple(int_within("each of stop_token_ids", token, 0) for token in self.stop_token_ids),
+            "stop_token_ids": tuple(int_within("each of stop_token_ids", token, 0) for token in stop_token_ids),
+            "ignore_eos": flag("ignore_eos", self.ignore_eos),
             "logprobs": None if self.logprobs is None else int_within("logprobs", self.logprobs, 0),
+            "hash_logits": flag("hash_logits", self.hash_logits),
         }
         for name, value in checked.items():
             object.__setattr__(self, name, value)
@@ -103,10 +107,18 @@ class BeamSearchParams:
     def __post_init__(self) -> None:
         object.__setattr__(self, "beam_width", int_within("beam_width", self.beam_width, 1, MAX_BEAM_WIDTH))
         object.__setattr__(self, "max_tokens", int_within("max_tokens", self.max_tokens, 1))
+        object.__setattr__(self, "ignore_eos", flag("ignore_eos", self.ignore_eos))
         object.__setattr__(self, "length_penalty", finite_float("length_penalty", self.length_penalty))
         if abs(self.length_penalty) > MAX_LENGTH_PENALTY:
             limits = f"{-MAX_LENGTH_PENALTY} to {MAX_LENGTH_PENALTY}"
             raise ValueError(f"length_penalty is {self.length_penalty}; it must be from {limits}")
+
+
+def _several(name: str, values: object) -> tuple[Any, ...]:
+    """All values; none for None, as vLLM has it."""
+    if values is not None and not isinstance(values, Iterable):
+        raise ValueError(f"{name} is {values!r}; it must be a list")
+    return () if values is None else tuple(values)
 
 
 Params = SamplingParams | BeamSearchParams

@@ -46,8 +46,8 @@ def fast(model: LanguageModel) -> LanguageModel:
 def _is_served(decoder: Decoder) -> bool:
     from kvpaged.attention import default_backend
 
-    if not has_numba():
-        return _say("there is no kernel")
+    if not has_numba():  # which says so itself
+        return False
     if default_backend(decoder.config.head_dim) != "kernel":
         return _say(f"head_dim is {decoder.config.head_dim}, and the kernel serves multiples of 16")
     dtypes = {weight.dtype for weight in decoder.parameters()}
