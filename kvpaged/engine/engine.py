@@ -311,18 +311,17 @@ class Engine:
                 self.cache.outbound.run()
 
     def _refuse_if_stuck(self) -> None:
-        """Raise OutOfPages if requests wait, for pages that none of them, and no eviction, will ever give back."""
-        if not self._requests:
-            return
+        """Raise OutOfPages if requests wait for pages that none of them, and no eviction, will ever give back."""
         owned = Counter(node.page_id for node in self.cache.prefix.nodes())
         for branch in self._scheduler.running:
             owned.update(branch.sequence.table.page_ids if branch.sequence is not None else ())
         pool = self.cache.pool
         held = sum(count > owned[page_id] for page_id, count in enumerate(pool.ref_counts))
-        raise OutOfPages(
-            f"no request can go on: {len(self._requests)} are unfinished, and {held} of {pool.num_used} pages "
-            "in use are held by somebody else than this engine; release them, or cancel requests"
-        )
+        if held and self._requests:
+            raise OutOfPages(
+                f"no request can go on: {len(self._requests)} are unfinished, and {held} of {pool.num_used} pages "
+                "in use are held by somebody else than this engine; release them, or cancel requests"
+            )
 
     def _queue(self, request: Request) -> None:
         with self._whole():
