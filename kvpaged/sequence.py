@@ -1,4 +1,4 @@
-"""One sequence: its tokens, the table of the pages that hold their K and V, and the copy-on-write between sequences.
+"""One sequence: what it takes from the cache, its tokens, its table of pages, and copy-on-write between sequences.
 
 ::
 

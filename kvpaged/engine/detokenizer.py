@@ -1,4 +1,4 @@
-"""Tokens to text, as they come."""
+"""Tokens to text, as they come, and the stop strings that end it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The engine: requests are submitted, and each step is one forward pass for many of them."""
+"""The engine: requests are submitted; each step is one forward pass for many of them, done wholly or not at all."""
 
 from __future__ import annotations
 
