@@ -48,9 +48,9 @@ PHASES, ARGUMENTS = 5, 20  # at most, of what runs in threads
 CODED = 10  # integers that say where codes are, see `read_block`
 PHASE = 16  # bytes: how many items are taken, how many are done
 BLOCK_SIZE = 2 * PHASES + ARGUMENTS
-OUTPUTS = 64  # of a linear layer, for two panels of tokens: one work item
-WIDE = LANES // 2  # outputs of a tile of two panels: their sums fill half the registers
-LINE_FEATURES = 16  # weights of a row between two looks ahead
+OUTPUTS, TOKENS = 64, 32  # of a linear layer: one work item
+STREAMS = 4  # rows of a weight that one token is multiplied with at a time
+PAIR = LANES // 2  # rows that two tokens are multiplied with
 BLOCK = 16  # tokens scored between two looks at the page table
 _FLOAT, _INT, _ADDRESS = ir.FloatType(), ir.IntType(32), ir.IntType(64)
 _FLOATS, _INTS = ir.VectorType(_FLOAT, LANES), ir.VectorType(_INT, LANES)
@@ -423,52 +423,27 @@ def merge(phase, first_partial_at, partial_at, output_at, num_queries, heads, he
 
 # Linear layers and what stands between them
 #
-# LANES tokens are computed side by side, each in a lane of its own of every vector: a panel of tokens is
-# [features, LANES]. A weight is read where it is stored, spread to all lanes and multiplied with all tokens at once; a
-# sum is one chain over the features in their order. No lane looks at another, so no token can tell who its neighbours
+# An output is the product of a token's row and a row of the weight: LANES sums along the features, of every LANES-th
+# product each, and then these sums together, always in the same order. Rows are read where they lie, in tiles of a few
+# tokens by a few outputs, whose sums fill LANES vectors. No tile mixes tokens, so no token can tell who its neighbours
 # are.
 
 
-@njit(cache=True, nogil=True)
-def spread(phase, rows_at, num_rows, width, panels_at):
-    """Rows [num_rows, width] -> panels [panels, width, LANES]; lanes without a row hold zeros. An item is a panel."""
-    rows = carray(_pointer(rows_at), (num_rows, width), np.float32)
-    num_panels = (num_rows + LANES - 1) // LANES
-    panels = carray(_pointer(panels_at), (num_panels, width, LANES), np.float32)
-    panel = _take(phase)
-    while panel < num_panels:
-        first = panel * LANES
-        used = min(LANES, num_rows - first)
-        for feature in range(width):
-            for lane in range(used):
-                panels[panel, feature, lane] = rows[first + lane, feature]
-            for lane in range(used, LANES):
-                panels[panel, feature, lane] = 0
-        _done(phase)
-        panel = _take(phase)
-
-
 @njit(cache=True, nogil=True, error_model="numpy")
-def normalize(phase, hidden_at, num_panels, width, weight_at, epsilon_at, output_at):
-    """RMSNorm of each token. An item is a panel."""
-    hidden = carray(_pointer(hidden_at), (num_panels, width, LANES), np.float32)
-    output = carray(_pointer(output_at), (num_panels, width, LANES), np.float32)
+def normalize(phase, hidden_at, num_tokens, width, weight_at, epsilon_at, output_at):
+    """RMSNorm of each token. An item is a token."""
+    hidden = carray(_pointer(hidden_at), (num_tokens, width), np.float32)
+    output = carray(_pointer(output_at), (num_tokens, width), np.float32)
     weight = carray(_pointer(weight_at), (width,), np.float32)
     epsilon = carray(_pointer(epsilon_at), (1,), np.float32)[0]
-    scale = np.empty(LANES, np.float32)
-    panel = _take(phase)
-    while panel < num_panels:
-        scale[:] = 0
+    token = _take(phase)
+    while token < num_tokens:
+        squares = _sum_squares(hidden_at + token * width * _FLOAT_BYTES, width)
+        scale = np.float32(1) / np.sqrt(squares / np.float32(width) + epsilon)
         for feature in range(width):
-            for lane in range(LANES):
-                scale[lane] += hidden[panel, feature, lane] * hidden[panel, feature, lane]
-        for lane in range(LANES):
-            scale[lane] = np.float32(1) / np.sqrt(scale[lane] / np.float32(width) + epsilon)
-        for feature in range(width):
-            for lane in range(LANES):
-                output[panel, feature, lane] = weight[feature] * (hidden[panel, feature, lane] * scale[lane])
+            output[token, feature] = weight[feature] * (hidden[token, feature] * scale)
         _done(phase)
-        panel = _take(phase)
+        token = _take(phase)
 
 
 @njit(cache=True, nogil=True)
@@ -489,15 +464,13 @@ def project_heads(
     keys_at,
     values_at,
 ):
-    """Query, keys and values [num_tokens, heads, head_dim]; query and keys turned. An item is a head of two panels."""
-    num_panels = (num_tokens + LANES - 1) // LANES
-    angles = carray(_pointer(angles_at), (num_panels, head_dim, LANES), np.float32)
-    product = np.empty((2, head_dim, LANES), np.float32)
-    half, pairs = head_dim // 2, (num_panels + 1) // 2
+    """Query, keys and values [num_tokens, heads, head_dim]; query and keys turned. An item is a head of some tokens."""
+    angles = carray(_pointer(angles_at), (num_tokens, head_dim), np.float32)
+    half, groups = head_dim // 2, (num_tokens + TOKENS - 1) // TOKENS
     item = _take(phase)
-    while item < (num_heads + 2 * num_kv_heads) * pairs:
-        head, panel = item // pairs, item % pairs * 2
-        used = min(2, num_panels - panel)
+    while item < (num_heads + 2 * num_kv_heads) * groups:
+        head, token = item // groups, item % groups * TOKENS
+        count = min(TOKENS, num_tokens - token)
         if head < num_heads:
             weight_at, heads, rows_at = query_weight_at, num_heads, query_at
         elif head < num_heads + num_kv_heads:
@@ -506,116 +479,102 @@ def project_heads(
         else:
             weight_at, heads, rows_at = value_weight_at, num_kv_heads, values_at
             head -= num_heads + num_kv_heads
-        _multiply(tokens_at, panel, used, width, weight_at, kind, head * head_dim, head_dim, product.ctypes.data)
-        rows = carray(_pointer(rows_at), (num_tokens, heads, head_dim), np.float32)
-        for each in range(used):
-            if rows_at != values_at:
+        tokens, stride = tokens_at + token * width * _FLOAT_BYTES, heads * head_dim
+        output_at = rows_at + (token * heads + head) * head_dim * _FLOAT_BYTES
+        _multiply(tokens, count, width, width, weight_at, kind, head * head_dim, head_dim, output_at, stride)
+        if rows_at != values_at:
+            rows = carray(_pointer(rows_at), (num_tokens, heads, head_dim), np.float32)
+            for each in range(token, token + count):
                 for i in range(half):
-                    for lane in range(LANES):
-                        left, right = product[each, i, lane], product[each, i + half, lane]
-                        cos, sin = angles[panel + each, i, lane], angles[panel + each, i + half, lane]
-                        product[each, i, lane] = left * cos - right * sin
-                        product[each, i + half, lane] = right * cos + left * sin
-            first = (panel + each) * LANES
-            for lane in range(min(LANES, num_tokens - first)):
-                for i in range(head_dim):
-                    rows[first + lane, head, i] = product[each, i, lane]
+                    left, right = rows[each, head, i], rows[each, head, i + half]
+                    cos, sin = angles[each, i], angles[each, i + half]
+                    rows[each, head, i] = left * cos - right * sin
+                    rows[each, head, i + half] = right * cos + left * sin
         _done(phase)
         item = _take(phase)
 
 
 @njit(cache=True, nogil=True)
-def project_gated(phase, tokens_at, num_panels, width, gate_at, up_at, kind, outputs, output_at):
-    """SwiGLU's inner half, [num_panels, outputs, LANES]: one product times the SiLU of another."""
-    product = np.empty((2, 2, OUTPUTS, LANES), np.float32)  # gate and up, of two panels
-    pairs = (num_panels + 1) // 2
+def project_gated(phase, tokens_at, num_tokens, width, gate_at, up_at, kind, outputs, inner_at):
+    """SwiGLU's inner half, [num_tokens, `inner_width_of(outputs)`]: one product times the SiLU of another."""
+    up = np.empty((TOKENS, OUTPUTS), np.float32)
+    stride, groups = inner_width_of(outputs), (num_tokens + TOKENS - 1) // TOKENS
     item = _take(phase)
-    while item < (outputs + OUTPUTS - 1) // OUTPUTS * pairs:
-        first, panel = item // pairs * OUTPUTS, item % pairs * 2
-        used, count = min(2, num_panels - panel), min(OUTPUTS, outputs - first)
-        gate, up = product[0].ctypes.data, product[1].ctypes.data
-        _multiply(tokens_at, panel, used, width, gate_at, kind, first, count, gate)
-        _multiply(tokens_at, panel, used, width, up_at, kind, first, count, up)
-        for each in range(used):
-            here = each * count * LANES * _FLOAT_BYTES
-            there = ((panel + each) * outputs + first) * LANES * _FLOAT_BYTES
-            _gate(gate + here, up + here, output_at + there, count * LANES)
+    while item < num_items_of(num_tokens, outputs):
+        first, token = item // groups * OUTPUTS, item % groups * TOKENS
+        count, wanted = min(TOKENS, num_tokens - token), min(OUTPUTS, outputs - first)
+        tokens, output_at = tokens_at + token * width * _FLOAT_BYTES, inner_at + (token * stride + first) * _FLOAT_BYTES
+        _multiply(tokens, count, width, width, gate_at, kind, first, wanted, output_at, stride)
+        _multiply(tokens, count, width, width, up_at, kind, first, wanted, up.ctypes.data, OUTPUTS)
+        for each in range(count):
+            _gate(output_at + each * stride * _FLOAT_BYTES, up.ctypes.data + each * OUTPUTS * _FLOAT_BYTES, wanted)
         _done(phase)
         item = _take(phase)
 
 
 @njit(cache=True, nogil=True)
-def project_onto(phase, tokens_at, num_panels, width, weight_at, kind, outputs, hidden_at):
-    """Add a product to the stream [num_panels, outputs, LANES]."""
-    hidden = carray(_pointer(hidden_at), (num_panels, outputs, LANES), np.float32)
-    scratch = np.empty(2 * OUTPUTS * LANES, np.float32)
-    pairs = (num_panels + 1) // 2
+def project(phase, tokens_at, num_tokens, width, stride, weight_at, kind, outputs, rows_at, onto):
+    """Products of rows `stride` numbers apart, as rows [num_tokens, outputs]: added to what stands there, or (not
+    `onto`) in its place.
+    """
+    rows = carray(_pointer(rows_at), (num_tokens, outputs), np.float32)
+    product = np.empty((TOKENS, OUTPUTS), np.float32)
+    groups = (num_tokens + TOKENS - 1) // TOKENS
     item = _take(phase)
-    while item < (outputs + OUTPUTS - 1) // OUTPUTS * pairs:
-        first, panel = item // pairs * OUTPUTS, item % pairs * 2
-        used, count = min(2, num_panels - panel), min(OUTPUTS, outputs - first)
-        _multiply(tokens_at, panel, used, width, weight_at, kind, first, count, scratch.ctypes.data)
-        product = scratch[: used * count * LANES].reshape((used, count, LANES))
-        for each in range(used):
-            for i in range(count):
-                for lane in range(LANES):
-                    hidden[panel + each, first + i, lane] += product[each, i, lane]
+    while item < num_items_of(num_tokens, outputs):
+        first, token = item // groups * OUTPUTS, item % groups * TOKENS
+        count, wanted = min(TOKENS, num_tokens - token), min(OUTPUTS, outputs - first)
+        tokens = tokens_at + token * stride * _FLOAT_BYTES
+        _multiply(tokens, count, stride, width, weight_at, kind, first, wanted, product.ctypes.data, OUTPUTS)
+        for each in range(count):
+            for i in range(wanted):
+                before = rows[token + each, first + i] if onto else np.float32(0)
+                rows[token + each, first + i] = before + product[each, i]
         _done(phase)
         item = _take(phase)
 
 
 @njit(cache=True, nogil=True)
-def project_rows(phase, tokens_at, num_rows, width, weight_at, kind, outputs, rows_at):
-    """Products as rows [num_rows, outputs]."""
-    rows = carray(_pointer(rows_at), (num_rows, outputs), np.float32)
-    scratch = np.empty(2 * OUTPUTS * LANES, np.float32)
-    num_panels = (num_rows + LANES - 1) // LANES
-    pairs = (num_panels + 1) // 2
-    item = _take(phase)
-    while item < (outputs + OUTPUTS - 1) // OUTPUTS * pairs:
-        first, panel = item // pairs * OUTPUTS, item % pairs * 2
-        used, count = min(2, num_panels - panel), min(OUTPUTS, outputs - first)
-        _multiply(tokens_at, panel, used, width, weight_at, kind, first, count, scratch.ctypes.data)
-        product = scratch[: used * count * LANES].reshape((used, count, LANES))
-        for each in range(used):
-            row = (panel + each) * LANES
-            for lane in range(min(LANES, num_rows - row)):
-                for i in range(count):
-                    rows[row + lane, first + i] = product[each, i, lane]
-        _done(phase)
-        item = _take(phase)
+def _multiply(tokens_at, num_tokens, tokens_stride, width, weight_at, kind, first, count, output_at, stride):
+    """Rows of tokens, `tokens_stride` numbers apart, times `count` rows of the weight from `first` on.
 
-
-@njit(cache=True, nogil=True)
-def _multiply(tokens_at, panel, panels, width, weight_at, kind, first, count, output_at):
-    """One or two panels of tokens times `count` rows of the weight from `first` on -> [panels, count, LANES].
-
-    Several tiles have the same sums: which one computes an output changes no bit of it.
+    output_at: for each token a row, `stride` numbers apart, with room for whole vectors of outputs.
     """
     if kind == 0:
-        _multiply_as(FLOAT32, tokens_at, panel, panels, width, weight_at, first, count, output_at)
+        _multiply_as(FLOAT32, tokens_at, num_tokens, tokens_stride, width, weight_at, first, count, output_at, stride)
     elif kind == 1:
-        _multiply_as(FLOAT16, tokens_at, panel, panels, width, weight_at, first, count, output_at)
+        _multiply_as(FLOAT16, tokens_at, num_tokens, tokens_stride, width, weight_at, first, count, output_at, stride)
     else:
-        _multiply_as(BFLOAT16, tokens_at, panel, panels, width, weight_at, first, count, output_at)
+        _multiply_as(BFLOAT16, tokens_at, num_tokens, tokens_stride, width, weight_at, first, count, output_at, stride)
 
 
 @njit(cache=True, nogil=True)
-def _multiply_as(empty, tokens_at, panel, panels, width, weight_at, first, count, output_at):
-    row_bytes, output_bytes = width * empty.itemsize, LANES * _FLOAT_BYTES
-    tokens = tokens_at + panel * width * LANES * _FLOAT_BYTES
-    rows = weight_at + first * row_bytes
-    done = 0
-    if panels == 2:
-        for done in range(0, count - WIDE + 1, WIDE):
-            _tile(empty, tokens, width, 2, rows + done * row_bytes, WIDE, output_at + done * output_bytes, count)
-        for done in range(count // WIDE * WIDE, count):
-            _tile(empty, tokens, width, 2, rows + done * row_bytes, 1, output_at + done * output_bytes, count)
-    else:
-        for done in range(0, count - 8 + 1, 8):
-            _tile(empty, tokens, width, 1, rows + done * row_bytes, 8, output_at + done * output_bytes, count)
-        for done in range(count // 8 * 8, count):
-            _tile(empty, tokens, width, 1, rows + done * row_bytes, 1, output_at + done * output_bytes, count)
+def _multiply_as(empty, tokens_at, num_tokens, tokens_stride, width, weight_at, first, count, output_at, stride):
+    """Tiles of 4 tokens, as long as they go; then of 2, and of 1."""
+    row_bytes, token_bytes, output_bytes = width * empty.itemsize, tokens_stride * _FLOAT_BYTES, stride * _FLOAT_BYTES
+    weight_at += first * row_bytes
+    fours = num_tokens // 4 * 4
+    for done in range(0, count if fours else 0, LANES // 4):
+        rows, to, left = weight_at + done * row_bytes, output_at + done * _FLOAT_BYTES, count - done
+        ahead = rows + LANES // 4 * row_bytes  # the rows of the next tiles, which may still be in memory
+        for token in range(0, fours, 4):
+            tokens, output = tokens_at + token * token_bytes, to + token * output_bytes
+            if token < LANES:  # each of these tiles requests one of them
+                asked = ahead + token // 4 * row_bytes
+                _tile(empty, tokens, token_bytes, width, rows, left, output, stride, 4, 1, asked)
+            else:
+                _tile(empty, tokens, token_bytes, width, rows, left, output, stride, 4, 0, ahead)
+    tokens_at, output_at = tokens_at + fours * token_bytes, output_at + fours * output_bytes
+    if num_tokens & 2:
+        for done in range(0, count, PAIR):
+            rows, to, left = weight_at + done * row_bytes, output_at + done * _FLOAT_BYTES, count - done
+            ahead = rows + PAIR * row_bytes
+            _tile(empty, tokens_at, token_bytes, width, rows, left, to, stride, 2, PAIR, ahead)
+        tokens_at, output_at = tokens_at + 2 * token_bytes, output_at + 2 * output_bytes
+    if num_tokens & 1:
+        for done in range(0, count, LANES):
+            rows, to, left = weight_at + done * row_bytes, output_at + done * _FLOAT_BYTES, count - done
+            _tile(empty, tokens_at, token_bytes, width, rows, left, to, stride, 1, STREAMS, rows + LANES * row_bytes)
 
 
 @njit(cache=True, nogil=True)
@@ -722,9 +681,8 @@ def begin_layer(block):
     kind, num_heads, num_kv_heads, head_dim, angles, query, keys, values = (
         a[9], a[10], a[11], a[12], a[13], a[14], a[15], a[16],
     )  # fmt: skip
-    panels = num_panels_of(n)
-    normalize(phases, hidden, panels, width, norm, epsilon, normed)
-    _await(phases, panels)
+    normalize(phases, hidden, n, width, norm, epsilon, normed)
+    _await(phases, n)
     project_heads(
         phases + PHASE, normed, n, width, query_weight, key_weight, value_weight, kind, num_heads, num_kv_heads,
         head_dim, angles, query, keys, values,
@@ -734,25 +692,20 @@ def begin_layer(block):
 def finish_layer(block):
     """What attention found goes into the stream, and the feed-forward half after it."""
     phases, a = _open(block)
-    attended, attended_panels, n, attended_width, output_weight, hidden, normed, width = (
-        a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7],
-    )  # fmt: skip
+    attended, n, attended_width, output_weight, hidden, normed, width = a[0], a[1], a[2], a[3], a[4], a[5], a[6]
     kind, norm, epsilon, gate, up, inner, inner_width, down = (
-        a[8], a[9], a[10], a[11], a[12], a[13], a[14], a[15],
+        a[7], a[8], a[9], a[10], a[11], a[12], a[13], a[14],
     )  # fmt: skip
-    panels = num_panels_of(n)
-    spread(phases, attended, n, attended_width, attended_panels)
-    _await(phases, panels)
+    project(phases, attended, n, attended_width, attended_width, output_weight, kind, width, hidden, True)
+    _await(phases, num_items_of(n, width))
     phases += PHASE
-    project_onto(phases, attended_panels, panels, attended_width, output_weight, kind, width, hidden)
-    _await(phases, num_items_of(panels, width))
+    normalize(phases, hidden, n, width, norm, epsilon, normed)
+    _await(phases, n)
     phases += PHASE
-    normalize(phases, hidden, panels, width, norm, epsilon, normed)
-    _await(phases, panels)
+    project_gated(phases, normed, n, width, gate, up, kind, inner_width, inner)
+    _await(phases, num_items_of(n, inner_width))
     phases += PHASE
-    project_gated(phases, normed, panels, width, gate, up, kind, inner_width, inner)
-    _await(phases, num_items_of(panels, inner_width))
-    project_onto(phases + PHASE, inner, panels, inner_width, down, kind, width, hidden)
+    project(phases, inner, n, inner_width, inner_width_of(inner_width), down, kind, width, hidden, True)
 
 
 def find_logits(block):
@@ -761,25 +714,16 @@ def find_logits(block):
     hidden, normed, n, width, norm, epsilon, weight, kind, outputs, rows = (
         a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8], a[9],
     )  # fmt: skip
-    panels = num_panels_of(n)
-    normalize(phases, hidden, panels, width, norm, epsilon, normed)
-    _await(phases, panels)
-    project_rows(phases + PHASE, normed, n, width, weight, kind, outputs, rows)
-
-
-def spread_rows(block):
-    """Rows into panels."""
-    phases, a = _open(block)
-    spread(phases, a[0], a[1], a[2], a[3])
+    normalize(phases, hidden, n, width, norm, epsilon, normed)
+    _await(phases, n)
+    project(phases + PHASE, normed, n, width, width, weight, kind, outputs, rows, False)
 
 
 def multiply_rows(block):
     """One linear layer, from rows to rows."""
     phases, a = _open(block)
-    rows, panels, n, width, weight, kind, outputs, output = a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7]
-    spread(phases, rows, n, width, panels)
-    _await(phases, num_panels_of(n))
-    project_rows(phases + PHASE, panels, n, width, weight, kind, outputs, output)
+    rows, n, width, weight, kind, outputs, output = a[0], a[1], a[2], a[3], a[4], a[5], a[6]
+    project(phases, rows, n, width, width, weight, kind, outputs, output, False)
 
 
 @njit(cache=True, nogil=True)
@@ -797,14 +741,15 @@ def _await(phase, num_items):
 
 
 @njit(cache=True, nogil=True)
-def num_panels_of(num_tokens):
-    return (num_tokens + LANES - 1) // LANES
+def num_items_of(num_tokens, outputs):
+    """Work items of a linear layer: so many outputs of so many tokens."""
+    return (outputs + OUTPUTS - 1) // OUTPUTS * ((num_tokens + TOKENS - 1) // TOKENS)
 
 
 @njit(cache=True, nogil=True)
-def num_items_of(num_panels, outputs):
-    """Work items of a linear layer: so many outputs of two panels."""
-    return (outputs + OUTPUTS - 1) // OUTPUTS * ((num_panels + 1) // 2)
+def inner_width_of(outputs):
+    """How far apart SwiGLU's rows stand: each has room for whole vectors."""
+    return (outputs + LANES - 1) // LANES * LANES
 
 
 # The innermost loops, in LLVM's vector instructions
@@ -815,24 +760,36 @@ def _at(b: ir.IRBuilder, address: ir.Value, offset: int | ir.Value, kind: ir.Typ
     return b.inttoptr(b.add(address, _ADDRESS(offset) if isinstance(offset, int) else offset), kind.as_pointer())
 
 
-def _load(b: ir.IRBuilder, address: ir.Value, offset: int | ir.Value, dtype: types.Type = types.float32) -> ir.Value:
-    """LANES numbers as float32, from float32, float16 (int16) or bfloat16 (uint16), the upper half of a float32."""
+def _load(
+    b: ir.IRBuilder,
+    address: ir.Value,
+    offset: int | ir.Value,
+    dtype: types.Type = types.float32,
+    some: ir.Value | None = None,
+) -> ir.Value:
+    """LANES numbers as float32, from float32, float16 (int16) or bfloat16 (uint16), the upper half of a float32.
+
+    some: how many to read, if not all; the other lanes hold zeros.
+    """
     if dtype == types.float32:
-        return b.load(_at(b, address, offset, _FLOATS), align=4)
+        return _read(b, address, offset, _FLOAT, "f32", some)
     if dtype == types.int16:
-        return b.fpext(b.load(_at(b, address, offset, ir.VectorType(ir.HalfType(), LANES)), align=2), _FLOATS)
-    bits = b.load(_at(b, address, offset, ir.VectorType(ir.IntType(16), LANES)), align=2)
+        return b.fpext(_read(b, address, offset, ir.HalfType(), "f16", some), _FLOATS)
+    bits = _read(b, address, offset, ir.IntType(16), "i16", some)
     return b.bitcast(b.shl(b.zext(bits, _INTS), _INTS([16] * LANES)), _FLOATS)
 
 
-def _load_one(b: ir.IRBuilder, address: ir.Value, offset: ir.Value, dtype: types.Type) -> ir.Value:
-    """The same for one number."""
-    if dtype == types.float32:
-        return b.load(_at(b, address, offset, _FLOAT))
-    if dtype == types.int16:
-        return b.fpext(b.load(_at(b, address, offset, ir.HalfType())), _FLOAT)
-    bits = b.load(_at(b, address, offset, ir.IntType(16)))
-    return b.bitcast(b.shl(b.zext(bits, _INT), _INT(16)), _FLOAT)
+def _read(
+    b: ir.IRBuilder, address: ir.Value, offset: int | ir.Value, kind: ir.Type, name: str, some: ir.Value | None
+) -> ir.Value:
+    vector = ir.VectorType(kind, LANES)
+    at, size = _at(b, address, offset, vector), 4 if name == "f32" else 2
+    if some is None:
+        return b.load(at, align=size)
+    lanes = _INTS(list(range(LANES)))
+    mask = b.icmp_unsigned("<", lanes, _splat(b, b.trunc(some, _INT), _INTS))
+    zeros = ir.Constant(vector, None)
+    return _call(b, f"llvm.masked.load.v{LANES}{name}.p0", vector, at, _INT(size), mask, zeros)
 
 
 def _store(b: ir.IRBuilder, value: ir.Value, address: ir.Value, offset: int | ir.Value) -> None:
@@ -919,6 +876,12 @@ def _sum_each(b: ir.IRBuilder, vectors: list[ir.Value]) -> ir.Value:
         ]
         segment = half
     return vectors[0]
+
+
+def _add_up(b: ir.IRBuilder, vector: ir.Value) -> ir.Value:
+    """The sum of a vector's lanes."""
+    name, zero = f"llvm.vector.reduce.fadd.v{LANES}f32", _FLOAT(-0.0)
+    return _call(b, name, _FLOAT, zero, vector, fastmath=("reassoc",))
 
 
 def _exp2(b: ir.IRBuilder, x: ir.Value) -> ir.Value:
@@ -1123,67 +1086,91 @@ def _exponentiate(_typing, scores, count, largest):
             weight = _exp2(b, b.fsub(_load(b, scores, offset), subtracted))
             _store(b, weight, scores, offset)
             b.store(b.fadd(b.load(total), weight), total)
-        zero = _FLOAT(-0.0)
-        return _call(b, f"llvm.vector.reduce.fadd.v{LANES}f32", _FLOAT, zero, b.load(total), fastmath=("reassoc",))
+        return _add_up(b, b.load(total))
 
     return _emitted(types.float32, (scores, count, largest), emit)
 
 
 @intrinsic(prefer_literal=True)
-def _tile(_typing, empty, tokens, width, panels, weights, outputs, output, height):
-    """Products of `panels` panels of tokens with `outputs` rows of a weight, to output [panels, height, LANES]."""
+def _tile(_typing, empty, tokens, token_bytes, width, weights, left, output, stride, num_tokens, ahead, next_rows):
+    """Products of `num_tokens` tokens with LANES // num_tokens rows of a weight, of which `left` are left.
+
+    Where fewer are left, the last one is multiplied again. ahead: how many rows to request from `next_rows` on.
+    """
     dtype, itemsize = empty.dtype, empty.dtype.bitwidth // 8
-    num_panels, num_outputs = panels.literal_value, outputs.literal_value
+    height, num_ahead = num_tokens.literal_value, ahead.literal_value
+    outputs = LANES // height
 
     def emit(b: ir.IRBuilder, values: list[ir.Value]) -> None:
-        _, tokens, width, _, weights, _, output, height = values
-        vector = LANES * _FLOAT_BYTES
-        row_bytes = b.mul(width, _ADDRESS(itemsize))
-        panels_at = [b.add(tokens, b.mul(b.mul(width, _ADDRESS(vector)), _ADDRESS(p))) for p in range(num_panels)]
-        rows_at = [b.add(weights, b.mul(row_bytes, _ADDRESS(o))) for o in range(num_outputs)]
-        sums = [_accumulators(b, num_panels) for _ in range(num_outputs)]
+        _, tokens, token_bytes, width, weights, left, output, stride, _, _, next_rows = values
+        row_bytes, last = b.mul(width, _ADDRESS(itemsize)), b.sub(left, _ADDRESS(1))
+        tokens_at = [b.add(tokens, b.mul(token_bytes, _ADDRESS(t))) for t in range(height)]
+        rows = [b.select(b.icmp_signed("<", last, _ADDRESS(o)), last, _ADDRESS(o)) for o in range(outputs)]
+        rows_at = [b.add(weights, b.mul(row_bytes, row)) for row in rows]
+        sums = _accumulators(b, LANES)
+        whole = b.and_(width, _ADDRESS(-LANES))
 
-        def add_products(feature: ir.Value) -> None:
-            each = [_load(b, at, b.mul(feature, _ADDRESS(vector))) for at in panels_at]
-            for at, row in zip(rows_at, sums, strict=True):
-                weight = _splat(b, _load_one(b, at, b.mul(feature, _ADDRESS(itemsize)), dtype))
-                for numbers, accumulator in zip(each, row, strict=True):
-                    _add_product(b, accumulator, numbers, weight)
+        def add_products(feature: ir.Value, which: range, some: ir.Value | None = None) -> None:
+            each = [_load(b, at, b.mul(feature, _ADDRESS(_FLOAT_BYTES)), some=some) for at in tokens_at]
+            for o in which:
+                weight = _load(b, rows_at[o], b.mul(feature, _ADDRESS(itemsize)), dtype, some)
+                for t in range(height):
+                    _add_product(b, sums[t * outputs + o], each[t], weight)
 
-        whole = b.and_(width, _ADDRESS(-LINE_FEATURES))
-        with _counting(b, _ADDRESS(0), whole, LINE_FEATURES) as (line, _):
-            if num_panels == 1:  # with few tokens, memory is what one waits for: request the next rows
-                for at in rows_at:
-                    ahead = b.add(at, b.mul(row_bytes, _ADDRESS(num_outputs)))
-                    _prefetch(b, b.add(ahead, b.mul(line, _ADDRESS(itemsize))), 1)
-            with _counting(b, line, b.add(line, _ADDRESS(LINE_FEATURES)), 4) as (feature, _):
-                for i in range(4):
-                    add_products(b.add(feature, _ADDRESS(i)))
-        with _counting(b, whole, width, 1) as (feature, _):
-            add_products(feature)
-        for o, row in enumerate(sums):
-            for p, accumulator in enumerate(row):
-                offset = b.mul(b.add(b.mul(height, _ADDRESS(p)), _ADDRESS(o)), _ADDRESS(vector))
-                _store(b, b.load(accumulator), output, offset)
+        at_once = STREAMS if height == 1 else outputs  # a token alone waits for memory, which likes few streams
+        for first in range(0, outputs, at_once):
+            with _counting(b, _ADDRESS(0), whole, LANES) as (feature, _):
+                for row in range(num_ahead):
+                    at = b.add(next_rows, b.mul(row_bytes, _ADDRESS(first + row)))
+                    _prefetch(b, b.add(at, b.mul(feature, _ADDRESS(itemsize))), LANES * itemsize)
+                add_products(feature, range(first, first + at_once))
+        with b.if_then(b.icmp_signed("<", whole, width), likely=False):
+            add_products(whole, range(outputs), b.sub(width, whole))
+        every = _sum_each(b, [b.load(accumulator) for accumulator in sums])
+        for t in range(height):
+            part = b.shuffle_vector(every, every, ir.VectorType(_INT, outputs)(list(range(t * outputs, (t + 1) * outputs))))
+            _store(b, part, output, b.mul(stride, _ADDRESS(t * _FLOAT_BYTES)))
 
-    return _emitted(types.void, (empty, tokens, width, panels, weights, outputs, output, height), emit)
+    return _emitted(
+        types.void,
+        (empty, tokens, token_bytes, width, weights, left, output, stride, num_tokens, ahead, next_rows),
+        emit,
+    )
 
 
 @intrinsic
-def _gate(_typing, gate, up, output, count):
-    """SwiGLU: `count` numbers of `up` times the SiLU, x / (1 + exp(-x)), of as many of `gate`."""
+def _sum_squares(_typing, row, width):
+    """Of a row of floats, in the order of a linear layer's sums."""
+
+    def emit(b: ir.IRBuilder, values: list[ir.Value]) -> ir.Value:
+        row, width = values
+        total = cgutils.alloca_once_value(b, _fill(0))
+        whole = b.and_(width, _ADDRESS(-LANES))
+        with _counting(b, _ADDRESS(0), whole, LANES) as (feature, _):
+            numbers = _load(b, row, b.mul(feature, _ADDRESS(_FLOAT_BYTES)))
+            _add_product(b, total, numbers, numbers)
+        numbers = _load(b, row, b.mul(whole, _ADDRESS(_FLOAT_BYTES)), some=b.sub(width, whole))
+        _add_product(b, total, numbers, numbers)
+        return _add_up(b, b.load(total))
+
+    return _emitted(types.float32, (row, width), emit)
+
+
+@intrinsic
+def _gate(_typing, gate, up, count):
+    """SwiGLU: `count` numbers and more, to whole vectors: the SiLU, x / (1 + exp(-x)), of `gate` times `up`."""
 
     def emit(b: ir.IRBuilder, values: list[ir.Value]) -> None:
-        gate, up, output, count = values
+        gate, up, count = values
         with _counting(b, _ADDRESS(0), count, LANES) as (at, _):
             offset = b.mul(at, _ADDRESS(_FLOAT_BYTES))
             x = _load(b, gate, offset)
             power = _exp2(b, b.fmul(_math(b, "fabs", x), _fill(-LOG2_E)))  # exp(-|x|), which cannot overflow
             positive = b.fcmp_ordered(">", x, _fill(0))
             sigmoid = b.fdiv(b.select(positive, _fill(1), power), b.fadd(_fill(1), power))
-            _store(b, b.fmul(b.fmul(x, sigmoid), _load(b, up, offset)), output, offset)
+            _store(b, b.fmul(b.fmul(x, sigmoid), _load(b, up, offset)), gate, offset)
 
-    return _emitted(types.void, (gate, up, output, count), emit)
+    return _emitted(types.void, (gate, up, count), emit)
 
 
 @intrinsic

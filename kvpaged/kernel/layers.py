@@ -1,8 +1,7 @@
 """What a decoder computes between its attentions, compiled: linear layers, RMSNorm, rotary positions, SwiGLU.
 
-Tokens stand in panels, float32 [panels, features, LANES]: LANES tokens side by side, each in a lane of its own. Weights
-are read where a model stores them, as float32, float16 or bfloat16; sums are float32. A token gets the same bits
-whatever stands in the other lanes, in other panels, or in none (see `kvpaged.kernel.compiled`).
+Weights are read where a model stores them, as float32, float16 or bfloat16; what is computed is float32. A token gets
+the same bits whatever other tokens are computed with it (see `kvpaged.kernel.compiled`).
 """
 
 from typing import NamedTuple
@@ -10,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from kvpaged.kernel.compiled import LANES, begin_layer, find_logits, finish_layer, multiply_rows, spread_rows
+from kvpaged.kernel.compiled import begin_layer, find_logits, finish_layer, inner_width_of, multiply_rows
 from kvpaged.kernel.team import run
 
 _KIND = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}  # what `_multiply` in the compiled code calls them
@@ -33,14 +32,14 @@ class Weights(NamedTuple):
 class Stream:
     """The hidden numbers of n tokens on their way through the layers.
 
-    rows: float32 [n, features], what the first layer reads. angles: float32 [n, head_dim], cosines, then sines, of
+    rows: float32 [n, features], what the first layer reads; they are overwritten. angles: float32 [n, head_dim], cosines, then sines, of
     which a pair (i, i + head_dim / 2) of numbers takes the i-th. epsilon: float32 [1], of RMSNorm.
     """
 
     def __init__(self, rows: Tensor, angles: Tensor, epsilon: Tensor) -> None:
         self.num_tokens, self.width = rows.shape
         self.head_dim = angles.shape[1]
-        self._hidden, self._angles, self._epsilon = spread(rows), spread(angles), epsilon
+        self._hidden, self._angles, self._epsilon = rows.contiguous(), angles.contiguous(), epsilon
         self._normed = torch.empty_like(self._hidden)
 
     def begin(self, layer: Weights) -> tuple[Tensor, Tensor, Tensor]:
@@ -76,13 +75,11 @@ class Stream:
         """Take in what attention found, float32 [n, heads, head_dim]; then the feed-forward half of the layer."""
         attended = attended.contiguous()
         width, (inner_width, _) = attended.shape[1] * attended.shape[2], layer.gate.shape
-        panels = self._hidden.shape[0]
-        scratch = torch.empty(panels * (width + inner_width) * LANES)
+        inner = torch.empty(self.num_tokens, inner_width_of.py_func(inner_width))
         run(
             finish_layer,
             self.num_tokens * self.width * (width + 3 * inner_width),
             attended.data_ptr(),
-            scratch.data_ptr(),
             self.num_tokens,
             width,
             layer.output.data_ptr(),
@@ -94,15 +91,14 @@ class Stream:
             self._epsilon.data_ptr(),
             layer.gate.data_ptr(),
             layer.up.data_ptr(),
-            scratch.data_ptr() + panels * width * LANES * scratch.itemsize,
+            inner.data_ptr(),
             inner_width,
             layer.down.data_ptr(),
         )
 
     def keep(self, at: Tensor) -> None:
         """Let the tokens `at`, int64, go on alone, in that order."""
-        self._hidden = spread(self._hidden[at // LANES, :, at % LANES])
-        self._normed, self.num_tokens = torch.empty_like(self._hidden), at.shape[0]
+        self._hidden, self.num_tokens = self._hidden[at], at.shape[0]
 
     def logits(self, norm: Tensor, head: Tensor) -> Tensor:
         """Of all tokens, float32 [n, outputs]; norm and head as in `Weights`."""
@@ -125,23 +121,14 @@ class Stream:
         return rows
 
 
-def spread(rows: Tensor) -> Tensor:
-    """Rows float32 [n, features] as panels; lanes that no row fills hold zeros."""
-    num_rows, width = rows.shape
-    rows, panels = rows.contiguous(), torch.empty(-(-num_rows // LANES), width, LANES)
-    run(spread_rows, 0, rows.data_ptr(), num_rows, width, panels.data_ptr())
-    return panels
-
-
 def linear(rows: Tensor, weight: Tensor) -> Tensor:
     """One linear layer by itself: rows float32 [n, features] times weight [outputs, features], float32 [n, outputs]."""
     (n, width), outputs = rows.shape, weight.shape[0]
-    rows, panels, output = rows.contiguous(), torch.empty(-(-n // LANES), width, LANES), torch.empty(n, outputs)
+    rows, output = rows.contiguous(), torch.empty(n, outputs)
     run(
         multiply_rows,
         n * width * outputs,
         rows.data_ptr(),
-        panels.data_ptr(),
         n,
         width,
         weight.data_ptr(),
