@@ -495,10 +495,10 @@ def project_heads(
 
 
 @njit(cache=True, nogil=True)
-def project_gated(phase, tokens_at, num_tokens, width, gate_at, up_at, kind, outputs, inner_at):
-    """SwiGLU's inner half, [num_tokens, `inner_width_of(outputs)`]: one product times the SiLU of another."""
+def project_gated(phase, tokens_at, num_tokens, width, gate_at, up_at, kind, outputs, inner_at, stride):
+    """SwiGLU's inner half, a row of `stride` numbers for each token: one product times the SiLU of another."""
     up = np.empty((TOKENS, OUTPUTS), np.float32)
-    stride, groups = inner_width_of(outputs), (num_tokens + TOKENS - 1) // TOKENS
+    groups = (num_tokens + TOKENS - 1) // TOKENS
     item = _take(phase)
     while item < num_items_of(num_tokens, outputs):
         first, token = item // groups * OUTPUTS, item % groups * TOKENS
@@ -693,8 +693,8 @@ def finish_layer(block):
     """What attention found goes into the stream, and the feed-forward half after it."""
     phases, a = _open(block)
     attended, n, attended_width, output_weight, hidden, normed, width = a[0], a[1], a[2], a[3], a[4], a[5], a[6]
-    kind, norm, epsilon, gate, up, inner, inner_width, down = (
-        a[7], a[8], a[9], a[10], a[11], a[12], a[13], a[14],
+    kind, norm, epsilon, gate, up, inner, inner_width, inner_stride, down = (
+        a[7], a[8], a[9], a[10], a[11], a[12], a[13], a[14], a[15],
     )  # fmt: skip
     project(phases, attended, n, attended_width, attended_width, output_weight, kind, width, hidden, True)
     _await(phases, num_items_of(n, width))
@@ -702,10 +702,10 @@ def finish_layer(block):
     normalize(phases, hidden, n, width, norm, epsilon, normed)
     _await(phases, n)
     phases += PHASE
-    project_gated(phases, normed, n, width, gate, up, kind, inner_width, inner)
+    project_gated(phases, normed, n, width, gate, up, kind, inner_width, inner, inner_stride)
     _await(phases, num_items_of(n, inner_width))
     phases += PHASE
-    project(phases, inner, n, inner_width, inner_width_of(inner_width), down, kind, width, hidden, True)
+    project(phases, inner, n, inner_width, inner_stride, down, kind, width, hidden, True)
 
 
 def find_logits(block):
@@ -744,12 +744,6 @@ def _await(phase, num_items):
 def num_items_of(num_tokens, outputs):
     """Work items of a linear layer: so many outputs of so many tokens."""
     return (outputs + OUTPUTS - 1) // OUTPUTS * ((num_tokens + TOKENS - 1) // TOKENS)
-
-
-@njit(cache=True, nogil=True)
-def inner_width_of(outputs):
-    """How far apart SwiGLU's rows stand: each has room for whole vectors."""
-    return (outputs + LANES - 1) // LANES * LANES
 
 
 # The innermost loops, in LLVM's vector instructions
@@ -1128,7 +1122,8 @@ def _tile(_typing, empty, tokens, token_bytes, width, weights, left, output, str
             add_products(whole, range(outputs), b.sub(width, whole))
         every = _sum_each(b, [b.load(accumulator) for accumulator in sums])
         for t in range(height):
-            part = b.shuffle_vector(every, every, ir.VectorType(_INT, outputs)(list(range(t * outputs, (t + 1) * outputs))))
+            lanes = list(range(t * outputs, (t + 1) * outputs))
+            part = b.shuffle_vector(every, every, ir.VectorType(_INT, outputs)(lanes))
             _store(b, part, output, b.mul(stride, _ADDRESS(t * _FLOAT_BYTES)))
 
     return _emitted(

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from kvpaged.kernel.compiled import begin_layer, find_logits, finish_layer, inner_width_of, multiply_rows
+from kvpaged.kernel.compiled import LANES, begin_layer, find_logits, finish_layer, multiply_rows
 from kvpaged.kernel.team import run
 
 _KIND = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}  # what `_multiply` in the compiled code calls them
@@ -32,8 +32,9 @@ class Weights(NamedTuple):
 class Stream:
     """The hidden numbers of n tokens on their way through the layers.
 
-    rows: float32 [n, features], what the first layer reads; they are overwritten. angles: float32 [n, head_dim], cosines, then sines, of
-    which a pair (i, i + head_dim / 2) of numbers takes the i-th. epsilon: float32 [1], of RMSNorm.
+    rows: float32 [n, features], what the first layer reads; they are overwritten. angles: float32 [n, head_dim],
+    cosines, then sines, of which a pair (i, i + head_dim / 2) of numbers takes the i-th. epsilon: float32 [1], of
+    RMSNorm.
     """
 
     def __init__(self, rows: Tensor, angles: Tensor, epsilon: Tensor) -> None:
@@ -75,7 +76,7 @@ class Stream:
         """Take in what attention found, float32 [n, heads, head_dim]; then the feed-forward half of the layer."""
         attended = attended.contiguous()
         width, (inner_width, _) = attended.shape[1] * attended.shape[2], layer.gate.shape
-        inner = torch.empty(self.num_tokens, inner_width_of.py_func(inner_width))
+        inner = torch.empty(self.num_tokens, -(-inner_width // LANES) * LANES)  # rows with room for whole vectors
         run(
             finish_layer,
             self.num_tokens * self.width * (width + 3 * inner_width),
@@ -93,6 +94,7 @@ class Stream:
             layer.up.data_ptr(),
             inner.data_ptr(),
             inner_width,
+            inner.shape[1],
             layer.down.data_ptr(),
         )
 
