@@ -308,10 +308,15 @@ def test_a_file_cut_short_is_a_miss_and_no_crash(tmp_path: Path, caplog: pytest.
     world.cache.check()
 
 
-def test_a_file_that_is_gone_is_a_miss(tmp_path: Path) -> None:
+def test_a_file_that_is_gone_is_a_miss_and_the_log_says_what_is_left(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     world = stored(tmp_path)
-    world.path.unlink()
-    assert World(tmp_path).serve(LONG) == 0
+    with caplog.at_level(logging.INFO):
+        assert World(tmp_path).serve(LONG) == 16
+        world.path.unlink()
+        assert World(tmp_path).serve(LONG) == 0
+    assert caplog.messages == [f"the tier in {world.path} begins with {pages} pages" for pages in (4, 0)]
 
 
 def test_a_record_that_another_page_was_written_to_is_a_miss(tmp_path: Path) -> None:

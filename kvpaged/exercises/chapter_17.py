@@ -17,7 +17,7 @@ Batch = tuple[int, list[tuple[Any, ...]]]  # its number, and its events
 class _Records(dict[int, tuple[bytes, bytes]]):
     """What a tier asks of its file, in memory: keys without values."""
 
-    num_records, key_bytes, value_bytes = 64, 1000, 0
+    path, num_records, key_bytes, value_bytes = "memory", 64, 1000, 0
 
     def __iter__(self) -> Any:
         return iter([(record, key) for record, (key, _) in self.items()])

@@ -38,8 +38,7 @@ def bring_in(
             good += 1
         if good > len(had):
             tokens = tokens[: good * size * TOKEN_BYTES]
-            pages = transfer.page_ids[:good]
-            memory.prefix.insert_packed(tokens, pages, cache_salt)
+            memory.prefix.insert_packed(tokens, transfer.page_ids[:good], cache_salt)
         return max(0, min(num_tokens, good * size) - match.num_tokens)
     except OutOfPages:
         return 0

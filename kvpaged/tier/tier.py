@@ -30,6 +30,7 @@ class Tier:
         self._begin = b"%d %b" % (len(computed_by), computed_by)
         self.num_written = self.num_read = self.num_damaged = 0
         self._places = OrderedDict((key, record) for record, key in records)  # least recently used first
+        _log.info("the tier in %s begins with %d pages", records.path, len(self._places))
         if others := sum(not key.startswith(self._begin) for key in self._places):
             _log.warning("%d pages in %s are of other weights, or of another kind: misses", others, records.path)
         self._free = sorted(set(range(records.num_records)) - set(self._places.values()), reverse=True)
