@@ -23,6 +23,8 @@ WIDGET_STATE = re.compile(r'<script type="application/vnd\.jupyter\.widget-state
 FIGURE_FILES = ["picture.css", "trace_player.css", "trace_player.js"]
 CHAPTER = re.compile(r"chapters/(\d\d)-")
 ROOM = re.compile(r" data-chapter='(\d+)'")
+PYTHON_SAYS = "Alias for field number"
+TORCH_SAYS = "Define the computation performed at every call."
 COLUMNS = re.compile(r"\S {2,}\S")
 MENDED = [
     # The label of a folded cell hides the words that stand on it.
@@ -46,6 +48,8 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_js_file("print.js", loading_method="defer")
     app.add_js_file("map.js", loading_method="defer")
     app.connect("config-inited", serve_own_files)
+    app.connect("autodoc-skip-member", skip_fields)
+    app.connect("autodoc-process-docstring", leave_out_inherited)
     app.connect("doctree-read", trim_tracebacks)
     app.connect("doctree-read", mark_columns)
     app.connect("env-get-updated", number_chapters, priority=900)  # after Sphinx has counted them
@@ -58,6 +62,17 @@ def serve_own_files(app: Sphinx, config: Config) -> None:
     config.templates_path.append(str(HERE / "templates"))
     config.html_static_path += [str(HERE / "vendor"), str(HERE / "static")]
     config.html_static_path += [str(files("kvpaged.figures").joinpath(name)) for name in FIGURE_FILES]
+
+
+def skip_fields(app: Sphinx, what: str, name: str, member: object, skip: bool, options: object) -> bool | None:
+    """Leave out the fields of a named tuple: they stand in its signature, and Python only numbers them."""
+    return True if str(getattr(member, "__doc__", "")).startswith(PYTHON_SAYS) else None
+
+
+def leave_out_inherited(app: Sphinx, what: str, name: str, member: object, options: object, lines: list[str]) -> None:
+    """Leave out what PyTorch says to whoever writes a `forward`."""
+    if TORCH_SAYS in lines:
+        lines.clear()
 
 
 def trim_tracebacks(app: Sphinx, doctree: nodes.document) -> None:

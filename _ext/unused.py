@@ -1,4 +1,7 @@
-"""What no page of the book uses is not sent to its readers: rules of the theme's style, icons, the fonts' hints."""
+"""What no page of the book uses is not sent to its readers: rules of the theme's style, icons, the fonts' hints.
+
+Nor is what the theme's scripts tell their developers in the console of each reader.
+"""
 
 import re
 from collections.abc import Iterator
@@ -22,6 +25,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     """Register the extension."""
     app.connect("html-page-context", drop_unused_files, priority=910)
     app.connect("build-finished", drop_unused_rules)
+    app.connect("build-finished", silence_scripts)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
@@ -49,6 +53,13 @@ def drop_unused_rules(app: Sphinx, exception: Exception | None) -> None:
         cut_font(path, icons)
     for path in static.rglob("MathJax_*.woff"):
         cut_font(path, None)
+
+
+def silence_scripts(app: Sphinx, exception: Exception | None) -> None:
+    """Take their reports of what went well out of the theme's scripts; what goes wrong they still say."""
+    if not exception and app.builder.name == "html":
+        for path in (Path(app.outdir) / "_static" / "scripts").glob("*-theme.js"):
+            path.write_text(path.read_text(encoding="utf-8").replace("console.log(", "void("), encoding="utf-8")
 
 
 def used(rules: list[Any], words: set[str]) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import tinycss2
@@ -43,3 +44,12 @@ def test_a_font_keeps_the_characters_it_is_asked_to_keep(tmp_path: Path) -> None
     assert TTFont(whole).getBestCmap().keys() == TTFont(source).getBestCmap().keys()
     assert TTFont(cut).getBestCmap().keys() == {ord("x")}
     assert cut.stat().st_size < whole.stat().st_size < source.stat().st_size
+
+
+def test_the_themes_scripts_do_not_say_what_went_well(tmp_path: Path) -> None:
+    script = tmp_path / "_static" / "scripts" / "some-theme.js"
+    script.parent.mkdir(parents=True)
+    script.write_text('a||console.log(`changed to ${a}`,b),c&&console.error("no storage")', encoding="utf-8")
+    app = SimpleNamespace(outdir=tmp_path, builder=SimpleNamespace(name="html"))
+    unused.silence_scripts(app, None)
+    assert script.read_text(encoding="utf-8") == 'a||void(`changed to ${a}`,b),c&&console.error("no storage")'

@@ -2,7 +2,7 @@
 //
 //     npm ci --prefix tools && node tools/browse_site.mjs [_build/html]
 //
-// Fails on an error in the console (nothing is stored: each is a first visit), a request to elsewhere, a page that
+// Fails on any word in the console (nothing is stored: each is a first visit), a request to elsewhere, a page that
 // fetches more than 400 kB, one wider than its window, words under ten pixels, code cut on a desk or on paper, a search
 // that finds another page first, a button that shows no focus, anything serious that axe-core finds, and a player that
 // does not step, play, scrub and obey the keyboard, says nothing of a step, or does not end where the run itself ended.
@@ -134,7 +134,7 @@ function weight(url) {
   return weights.get(path);
 }
 
-// Words too small to read, and listings and tables that hide their ends.
+// Words too small to read, listings and tables that hide their ends, and columns of a few letters.
 const unreadable = (wide) => {
   const small = [...document.querySelectorAll("article svg text")].find((text) =>
     text.getScreenCTM() && parseFloat(getComputedStyle(text).fontSize) * text.getScreenCTM().a < 9.9);
@@ -145,25 +145,29 @@ const unreadable = (wide) => {
     if (walker.currentNode.data.trim() && !parent.closest("svg, script, style, mjx-container, noscript") && parseFloat(getComputedStyle(parent).fontSize) < 10) tiny = parent;
   }
   const cut = wide && [...document.querySelectorAll("div.cell_output .highlight pre, article table")].find((each) => each.scrollWidth > each.clientWidth + 1);
+  const narrow = [...document.querySelectorAll("article table.table td")].find((each) => each.clientWidth < 60 && each.textContent.trim().length > 12);
   return [small && `"${small.textContent}" in a picture is under 10 px`, tiny && `"${tiny.textContent}" is under 10 px`,
+    narrow && `a column of a table is ${narrow.clientWidth} px wide: ${narrow.textContent.trim().slice(0, 60)}`,
     cut && `a listing or table hides its end: ${cut.textContent.trim().slice(0, 60)}`].filter(Boolean);
 };
 
-// On paper folded text is open, players show their moments, and no line of code is cut.
+// On paper folded text is open, players show their moments, no line of code is cut, and what is long may go on overleaf.
 const onPaper = () => {
   dispatchEvent(new Event("beforeprint"));
   const folded = document.querySelectorAll("details:not([open])").length;
   const still = document.querySelectorAll(".kvt:not(:has(> .moments > div))").length;
   const cut = [...document.querySelectorAll("article pre")].filter((each) => each.scrollWidth > each.clientWidth + 1).length;
+  const stiff = [...document.querySelectorAll("article :is(pre, table, figure:has(.kvt))")].filter((each) =>
+    each.offsetHeight > 600 && [each, each.parentElement, each.parentElement.parentElement].some((one) => getComputedStyle(one).breakInside === "avoid")).length;
   dispatchEvent(new Event("afterprint"));
-  return { folded, still, cut };
+  return { folded, still, cut, stiff };
 };
 
 async function visit(page, name, way) {
   const fail = (what) => problems.push(`${name}, ${way.colorScheme}, ${way.viewport.width} px: ${what}`);
   page.removeAllListeners();
   const asked = new Set();
-  page.on("console", (message) => ["error", "warning"].includes(message.type()) && fail(`console: ${message.text()}`));
+  page.on("console", (message) => fail(`console: ${message.text()}`));
   page.on("pageerror", (error) => fail(`error: ${error.message}`));
   page.on("request", (request) => {
     if (request.url().startsWith(base)) asked.add(request.url());
@@ -179,7 +183,7 @@ async function visit(page, name, way) {
   if (way === ways[0] && !name.startsWith("_modules")) {
     await page.emulateMedia({ media: "print" });
     const paper = await page.evaluate(onPaper);
-    if (paper.folded || paper.still || paper.cut) fail(`on paper: ${JSON.stringify(paper)}`);
+    if (paper.folded || paper.still || paper.cut || paper.stiff) fail(`on paper: ${JSON.stringify(paper)}`);
     await page.emulateMedia({ media: null });
   }
   await page.evaluate(thinCode);

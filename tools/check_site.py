@@ -2,7 +2,7 @@
 
 Nothing that a page needs (scripts, styles, pictures, frames) may come from elsewhere; every link inside the book must
 lead to a file that is there, and to a place that is there within it; every picture must say in words what it shows;
-the figures of chapter 4 are numbered 4.1, 4.2 and so on.
+the figures of chapter 4 are numbered 4.1, 4.2 and so on; the reference says nothing that only a library says of itself.
 """
 
 import re
@@ -16,6 +16,7 @@ LOADED_BY_LINK = {"stylesheet", "icon", "preload", "modulepreload", "preconnect"
 STYLE_URL = re.compile(r"(?:url\(\s*['\"]?|@import\s+['\"])((?:https?:)?//[^'\")\s]+)")
 CHAPTER = re.compile(r"(\d\d)-[\w-]+\.html")
 NAMELESS = "Project name not set"  # what Sphinx says where a template asks for a name that nobody gave
+FOREIGN = ("Alias for field number", "Define the computation performed at every call")  # docstrings of others
 FILE_NAME = re.compile(r"\.(png|svg|jpe?g|gif|webp)\b", re.IGNORECASE)
 
 
@@ -35,6 +36,7 @@ class Page(HTMLParser):
         self.silent_pictures: list[str] = []
         self.figures: list[str] = []
         self.nameless = False
+        self.foreign: list[str] = []
         self._in_style = False
         self._in_number = False
         self._in_article = False
@@ -64,6 +66,7 @@ class Page(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         self.nameless |= data.strip() == NAMELESS
+        self.foreign += [words for words in FOREIGN if data.lstrip().startswith(words)]
         if self._in_style:
             self.loads += STYLE_URL.findall(data)
         if self._in_number:
@@ -82,6 +85,7 @@ def check(site: Path) -> list[str]:
         problems += [f"{name}: no text says what it shows: {picture}" for picture in page.silent_pictures]
         if page.nameless:
             problems.append(f"{name}: says {NAMELESS!r} where the title of the book belongs")
+        problems += [f"{name}: says {words!r}, which its writer did not" for words in dict.fromkeys(page.foreign)]
         if chapter := CHAPTER.fullmatch(path.name):
             for count, number in enumerate(page.figures, start=1):
                 if number != (due := f"Figure {int(chapter[1])}.{count}"):

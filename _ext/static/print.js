@@ -1,8 +1,10 @@
-// On paper nothing unfolds and nothing plays: folded text is opened, and a player shows its marked moments.
+// On paper nothing unfolds and nothing plays: folded text is opened, and a player shows its marked moments. A listing or a
+// table stays whole; one that takes a large part of a sheet may go on overleaf, or it would leave the rest of a sheet empty.
 (function () {
   "use strict";
 
   const MOST = 6; // moments of one player
+  const LONG = 400; // pixels, of the thousand on a sheet
   let folded = [];
 
   function moments(player) {
@@ -30,6 +32,7 @@
     folded = [...document.querySelectorAll("details:not([open])")];
     folded.forEach((each) => (each.open = true));
     document.querySelectorAll(".kvt[data-ready]:not(:has(> .moments))").forEach(moments);
+    document.querySelectorAll(".bd-article :is(pre, table)").forEach((each) => each.classList.toggle("long", each.offsetHeight > LONG));
   });
   addEventListener("afterprint", () => {
     folded.forEach((each) => (each.open = false));
