@@ -146,3 +146,10 @@ def mend_page(app: Sphinx, page: str, template: str, context: dict[str, Any], do
     # The book has no kernel to offer, and the theme loads the script twice, which throws an error.
     context["script_files"] = [script for script in context["script_files"] if "thebe" not in str(script)]
     context["css_files"] = [style for style in context["css_files"] if "thebe" not in str(style)]
+    if 'class="math' not in context.get("body", ""):  # Sphinx counts the formulas of all pages as the first page's own
+        context["script_files"] = [each for each in context["script_files"] if not sets_mathematics(each)]
+
+
+def sets_mathematics(script: Any) -> bool:
+    """Whether a script is MathJax, or its settings."""
+    return "mathjax" in str(script) or "window.MathJax" in str(getattr(script, "attributes", {}).get("body"))

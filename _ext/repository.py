@@ -1,11 +1,12 @@
 """Where the book lives: all that follows from the address of its repository, and of the site.
 
 The address is `repository: url:` in `_config.yml`, or, where GitHub builds the book, that of the repository which is
-built: a fork needs to set nothing. Without one the book has no buttons to open its notebooks elsewhere, no sitemap and
-no page for addresses that lead nowhere, and is whole otherwise.
+built: a fork needs to set nothing. Without one the book has no buttons to open its notebooks elsewhere, no sitemap, no
+word for crawlers and no page for addresses that lead nowhere, and is whole otherwise.
 """
 
 import os
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,6 +19,7 @@ PDF = "paged-kv-caching.pdf"  # printed by tools/print_book.mjs in the workflow 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register the extension."""
     app.connect("config-inited", set_addresses, priority=100)  # before the theme and the others read them
+    app.connect("build-finished", write_robots)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
@@ -48,6 +50,13 @@ def set_addresses(app: Sphinx, config: Config) -> None:
     config.notfound_urls_prefix = urlsplit(config.html_baseurl).path
     config.sitemap_url_scheme = "{link}"
     config.sitemap_excludes = ["search.html", "genindex.html", "404.html"]
+
+
+def write_robots(app: Sphinx, exception: Exception | None) -> None:
+    """Tell crawlers where the list of pages is. (They ask the root of a site: it is for a book with its own domain.)"""
+    if not exception and app.builder.name == "html" and app.config.html_baseurl:
+        said = f"User-agent: *\nAllow: /\nSitemap: {app.config.html_baseurl}sitemap.xml\n"
+        Path(app.outdir, "robots.txt").write_text(said, encoding="utf-8")
 
 
 def github_repository() -> str:

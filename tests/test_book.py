@@ -23,6 +23,8 @@ def test_every_page_of_the_book_is_in_the_table_of_contents_once() -> None:
 @pytest.fixture
 def site(tmp_path: Path) -> Path:
     (tmp_path / "other.html").write_text('<h1 id="top">Other</h1>', encoding="utf-8")
+    formula = '<span class="math notranslate">x</span><script src="mathjax.html"></script>'
+    (tmp_path / "mathjax.html").write_text(formula, encoding="utf-8")
     return tmp_path
 
 
@@ -40,6 +42,8 @@ def site(tmp_path: Path) -> Path:
         ('<article><img src="other.html" alt="the file plot_1.png again"></article>', "no text says what it shows"),
         ('<svg aria-label="Image"></svg>', "no text says what it shows: a drawing"),
         ("<nav>Project name not set</nav>", "where the title of the book belongs"),
+        ("<dd><p>Alias for field number 0</p></dd>", "says 'Alias for field number', which its writer did not"),
+        ('<script src="mathjax.html"></script>', "loads MathJax, and has no formula"),
     ],
 )
 def test_the_site_checker_names_the_page_and_the_fault(site: Path, markup: str, fault: str) -> None:

@@ -214,7 +214,10 @@ const SOUGHT = {
   "hash collision": ["sharing-with-strangers"], "cache salt": ["sharing-with-strangers"], "forks": ["copy-on-write"],
   "copy-on-write": ["copy-on-write"], "copy_on_write": ["copy-on-write"], "copy on write": ["copy-on-write"],
   "preemption": ["serving"], "scheduler": ["serving"], "sampling": ["serving"], "continuous batching": ["serving"],
-  "speculative decoding": ["serving"], "kernel": ["kernel"], "transformers": ["real-models", "from-here-to-vllm"],
+  "speculative decoding": ["serving"], "chunked prefill": ["serving"], "time to first token": ["serving"], "top_p": ["serving"],
+  "block table": ["page-table"], "memory leak": ["museum"], "running out of pages": ["serving", "page-pool"],
+  "sliding window": ["layers-of-several-kinds"], "quantization": ["pages-of-fewer-bits"], "LMCache": ["a-second-tier"],
+  "kernel": ["kernel"], "transformers": ["real-models", "from-here-to-vllm"],
 };
 
 async function search(page, words, chapters) {

@@ -2,7 +2,8 @@
 
 Nothing that a page needs (scripts, styles, pictures, frames) may come from elsewhere; every link inside the book must
 lead to a file that is there, and to a place that is there within it; every picture must say in words what it shows;
-the figures of chapter 4 are numbered 4.1, 4.2 and so on; the reference says nothing that only a library says of itself.
+the figures of chapter 4 are numbered 4.1, 4.2 and so on; the reference says nothing that only a library says of itself;
+only a page with a formula loads MathJax.
 """
 
 import re
@@ -37,6 +38,7 @@ class Page(HTMLParser):
         self.figures: list[str] = []
         self.nameless = False
         self.foreign: list[str] = []
+        self.formulas = 0
         self._in_style = False
         self._in_number = False
         self._in_article = False
@@ -46,6 +48,7 @@ class Page(HTMLParser):
         given = {key: value or "" for key, value in attrs}
         self._in_style = tag == "style"
         self._in_number = given.get("class") == "caption-number"
+        self.formulas += "math" in given.get("class", "").split()
         self.places |= {given[key] for key in ("id", "name") if key in given}
         if given.get(LOADED.get(tag, "")):
             self.loads.append(given[LOADED[tag]])
@@ -85,6 +88,8 @@ def check(site: Path) -> list[str]:
         problems += [f"{name}: no text says what it shows: {picture}" for picture in page.silent_pictures]
         if page.nameless:
             problems.append(f"{name}: says {NAMELESS!r} where the title of the book belongs")
+        if not page.formulas and any("mathjax" in address for address in page.loads):
+            problems.append(f"{name}: loads MathJax, and has no formula")
         problems += [f"{name}: says {words!r}, which its writer did not" for words in dict.fromkeys(page.foreign)]
         if chapter := CHAPTER.fullmatch(path.name):
             for count, number in enumerate(page.figures, start=1):

@@ -1,8 +1,9 @@
-"""Let each notebook install what it misses: `python tools/open_alone.py https://github.com/you/your-fork`.
+"""Let each notebook install what it misses: `python tools/open_alone.py https://github.com/you/your-fork@COMMIT`.
 
 A notebook that is opened alone, in Colab say, has no package beside it. This puts a cell before its first that fetches
-the package from that repository, unless it is there. The workflow that publishes the book does so on a branch of its
-own, `notebooks`, which the book's launch buttons open; the notebooks on `main` stay as they are.
+the package from that repository, as it was at that commit, unless it is there; and PyTorch's CPU build, where PyTorch
+is missing or too old. The workflow that publishes the book does so on a branch of its own, `notebooks`, which the
+book's launch buttons open; the notebooks on `main` stay as they are.
 """
 
 import sys
@@ -12,13 +13,14 @@ from nbformat.v4 import new_code_cell
 
 from notebook_form import normalise, read, text
 
+CPU_BUILDS = "https://download.pytorch.org/whl/cpu"
 CHAPTERS = Path(__file__).parents[1] / "chapters"
 INSTALL = """\
 # Opened alone, without the book around it? Then this installs the package; else it does nothing.
 from importlib.util import find_spec
 
 if find_spec("kvpaged") is None:
-    %pip install --quiet "kvpaged[all] @ git+{address}"\
+    %pip install --quiet --extra-index-url {cpu_builds} "kvpaged[all] @ git+{address}"\
 """
 
 
@@ -27,13 +29,14 @@ def open_alone(notebook: Path, address: str) -> None:
     found = read(notebook)
     if found.cells and found.cells[0].id == "install":
         del found.cells[0]
-    cell = new_code_cell(INSTALL.format(address=address), id="install", metadata={"tags": ["remove-cell"]})
+    install = INSTALL.format(address=address, cpu_builds=CPU_BUILDS)
+    cell = new_code_cell(install, id="install", metadata={"tags": ["remove-cell"]})
     found.cells.insert(0, cell)
     notebook.write_text(text(normalise(found)), encoding="utf-8")
 
 
 if __name__ == "__main__":
     if len(sys.argv) != 2 or not sys.argv[1].startswith("https://"):
-        sys.exit("say where the package is to be had: python tools/open_alone.py https://github.com/you/your-fork")
+        sys.exit("say where the package is: python tools/open_alone.py https://github.com/you/your-fork@COMMIT")
     for path in sorted(CHAPTERS.glob("*.ipynb")):
         open_alone(path, sys.argv[1].removesuffix("/"))

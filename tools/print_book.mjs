@@ -44,7 +44,10 @@ await page.evaluate((pages) => {
 
 for (const style of ["picture.css", "trace_player.css"]) await page.addStyleTag({ content: script(style) });
 await page.addScriptTag({ content: script("trace_player.js") });
-if (!(await page.evaluate(() => "MathJax" in window))) await page.addScriptTag({ path: join(site, "_static/mathjax/startup.js") });
+// A page has MathJax, with its settings, if it has a formula: the first has none.
+const settings = chapters.map((name) => readFileSync(join(site, name), "utf8").match(/window\.MathJax = .*?(?=<\/script>)/)?.[0]).find(Boolean);
+await page.addScriptTag({ content: settings });
+await page.addScriptTag({ url: pathToFileURL(join(site, "_static/mathjax/startup.js")).href });
 await page.evaluate(() => MathJax.startup.promise.then(() => MathJax.typesetPromise()));
 await page.evaluate(() => dispatchEvent(new Event("beforeprint")));
 await page.pdf({

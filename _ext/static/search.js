@@ -33,16 +33,19 @@
     return [];
   }
 
-  // Pages, best first, each with its sections. A page is as good as its sections together: the one that comes back to a
-  // thing is about it. Chapters explain, other pages list: only a term of the glossary itself comes before them. Where two
-  // chapters tell as much of a thing, the earlier one introduces it.
+  const flat = (text) => text.toLowerCase().replace(/[\s_\-‑]+/g, " ").trim();
+
+  // Pages, best first, each with its sections. Words that stand together as they were typed count twice. A page is as good
+  // as its sections together: the one that comes back to a thing is about it. Chapters explain, other pages list: only a
+  // term of the glossary itself comes before them. Where two chapters tell as much of a thing, the earlier one introduces it.
   function search(query) {
-    const pages = new Map();
+    const pages = new Map(), phrase = flat(query);
     for (const { id, score, terms } of ranked(query)) {
       const entry = entries[id];
       const page = pages.get(entry.number) ?? { address: entry.address, title: entry.page, score: 0, sections: [] };
       const chapter = /^\d+/.exec(entry.page);
-      page.score += score * (chapter ? 1 - chapter[0] / 40 : 0.1);
+      const together = phrase.includes(" ") && flat(`${entry.title} ${entry.text}`).includes(phrase) ? 2 : 1;
+      page.score += score * together * (chapter ? 1 - chapter[0] / 40 : 0.1);
       page.sections.push({ ...entry, terms: new Set(terms) });
       pages.set(entry.number, page);
     }
