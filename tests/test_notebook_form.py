@@ -77,3 +77,10 @@ def test_normalising_changes_only_the_copy() -> None:
     before = text(notebook)
     normalise(notebook)
     assert text(notebook) == before
+
+
+def test_folded_text_shows_in_jupyterlab_too_that_it_unfolds() -> None:
+    folded = nbformat.v4.new_markdown_cell("<details>\n<summary>Hint</summary>\n\nCount.\n\n</details>")
+    once = normalise(nbformat.v4.new_notebook(cells=[folded]))
+    assert '<summary style="list-style-type: disclosure-closed">Hint</summary>' in once.cells[0].source
+    assert text(normalise(once)) == text(once)

@@ -16,6 +16,8 @@ NOTEBOOK_METADATA = {
     "language_info": {"name": "python", "pygments_lexer": "ipython3"},
 }
 CELL_METADATA = ("mystnb", "tags")  # what myst-nb, nbclient and nbval read
+# Folded text has a sign that it unfolds; JupyterLab's extension for such pages takes it away, if nothing is said.
+SUMMARY = '<summary style="list-style-type: disclosure-closed">'
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"  # shows nothing without its kernel, and its id is random
 
 _ansi_colour = re.compile(r"\x1b\[[0-9;]*m")
@@ -39,6 +41,8 @@ def normalise(notebook: NotebookNode) -> NotebookNode:
     for cell in notebook.cells:
         kept = NotebookNode(id=cell.id, cell_type=cell.cell_type, source=cell.source.rstrip())
         kept.metadata = {key: cell.metadata[key] for key in CELL_METADATA if cell.metadata.get(key)}
+        if cell.cell_type == "markdown":
+            kept.source = kept.source.replace("<summary>", SUMMARY)
         if cell.cell_type == "code":
             count += 1
             kept.execution_count = count

@@ -29,7 +29,7 @@ NO_PROSE = re.compile(
     r"|\$\$.*?\$\$|\$[^$\n]*\$"  # mathematics
     r"|^#+ .*?$"  # headings
     r"|!?\[[^\]]*\](?:\([^)]*\))?"  # links and pictures
-    r"|<summary>.*?</summary>|<[^>\n]*>|https?://\S+"
+    r"|<summary[^>]*>.*?</summary>|<[^>\n]*>|https?://\S+"
     r"|\*\*\d+\. \w+\.\*\*",  # the heads of exercises
     re.DOTALL | re.MULTILINE,
 )
