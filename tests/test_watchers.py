@@ -45,8 +45,9 @@ def test_what_is_kept_found_and_evicted_is_told() -> None:
     told.heard.clear()
     second = cache.sequence([1, 2, 3, 4, 6, 7])
     assert told.heard == [("used", [1])], "by the deepest page of the match"
-    second.release()
     told.heard.clear()
+    second.release()
+    assert told.heard == [], "it computed nothing, so nothing is kept"
     third = cache.sequence(range(20, 28))
     assert told.heard == [("making room", []), ("evicting", [2]), ("removed", [2])]
     third.release()
