@@ -43,6 +43,8 @@ def site(tmp_path: Path) -> Path:
         ('<svg aria-label="Image"></svg>', "no text says what it shows: a drawing"),
         ("<nav>Project name not set</nav>", "where the title of the book belongs"),
         ("<dd><p>Alias for field number 0</p></dd>", "says 'Alias for field number', which its writer did not"),
+        ('<script type="application/vnd.jupyter.widget-state+json">{}</script>', "holds the state of widgets"),
+        ("<title>The book &#8212; The book</title>", "its title says twice 'The book'"),
         ('<script src="mathjax.html"></script>', "loads MathJax, and has no formula"),
     ],
 )

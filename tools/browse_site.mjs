@@ -134,7 +134,7 @@ function weight(url) {
   return weights.get(path);
 }
 
-// Words too small to read, listings and tables that hide their ends, and columns of a few letters.
+// Words too small to read, listings, tables and names that hide their ends, and columns of a few letters.
 const unreadable = (wide) => {
   const small = [...document.querySelectorAll("article svg text")].find((text) =>
     text.getScreenCTM() && parseFloat(getComputedStyle(text).fontSize) * text.getScreenCTM().a < 9.9);
@@ -145,9 +145,11 @@ const unreadable = (wide) => {
     if (walker.currentNode.data.trim() && !parent.closest("svg, script, style, mjx-container, noscript") && parseFloat(getComputedStyle(parent).fontSize) < 10) tiny = parent;
   }
   const cut = wide && [...document.querySelectorAll("div.cell_output .highlight pre, article table")].find((each) => each.scrollWidth > each.clientWidth + 1);
+  const clipped = wide && [...document.querySelectorAll(".bd-sidebar-secondary a *")].find((each) => each.getBoundingClientRect().right > innerWidth);
   const narrow = [...document.querySelectorAll("article table.table td")].find((each) => each.clientWidth < 60 && each.textContent.trim().length > 12);
   return [small && `"${small.textContent}" in a picture is under 10 px`, tiny && `"${tiny.textContent}" is under 10 px`,
     narrow && `a column of a table is ${narrow.clientWidth} px wide: ${narrow.textContent.trim().slice(0, 60)}`,
+    clipped && `the list of contents leaves the window: ${clipped.textContent}`,
     cut && `a listing or table hides its end: ${cut.textContent.trim().slice(0, 60)}`].filter(Boolean);
 };
 
@@ -252,6 +254,13 @@ await Promise.all(ways.map((way) =>
   walk(way, pages.filter((name, index) => worth(name, index, way)).map((name) => (page) => visit(page, name, way)))));
 const finder = await browser.newPage();
 for (const [words, chapters] of Object.entries(SOUGHT)) await search(finder, words, chapters);
+// What is typed stands beside the icon of the search field, and not under it.
+const covered = await finder.evaluate(() => {
+  const field = document.querySelector(".bd-search-container input"), icon = document.querySelector(".bd-search-container :is(svg, i)");
+  const text = field.getBoundingClientRect().left + parseFloat(getComputedStyle(field).paddingLeft);
+  return icon ? icon.getBoundingClientRect().right - text : 0;
+});
+if (covered > 0) problems.push(`search: the icon covers ${covered} px of what is typed`);
 // A keyboard leads somewhere that is seen: each button above the article shows it.
 await finder.goto(base + pages.find((name) => /chapters\/\d/.test(name)));
 await finder.keyboard.press("Tab");

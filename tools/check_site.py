@@ -3,7 +3,7 @@
 Nothing that a page needs (scripts, styles, pictures, frames) may come from elsewhere; every link inside the book must
 lead to a file that is there, and to a place that is there within it; every picture must say in words what it shows;
 the figures of chapter 4 are numbered 4.1, 4.2 and so on; the reference says nothing that only a library says of itself;
-only a page with a formula loads MathJax.
+only a page with a formula loads MathJax, none holds the state of widgets, and no title says a thing twice.
 """
 
 import re
@@ -36,10 +36,11 @@ class Page(HTMLParser):
         self.places: set[str] = set()
         self.silent_pictures: list[str] = []
         self.figures: list[str] = []
-        self.nameless = False
+        self.nameless = self.dead_widgets = False
+        self.title = ""
         self.foreign: list[str] = []
         self.formulas = 0
-        self._in_style = False
+        self._in_style = self._in_title = False
         self._in_number = False
         self._in_article = False
         self.feed(path.read_text(encoding="utf-8"))
@@ -47,6 +48,8 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         given = {key: value or "" for key, value in attrs}
         self._in_style = tag == "style"
+        self._in_title |= tag == "title" and not self.title
+        self.dead_widgets |= "widget-state" in given.get("type", "")
         self._in_number = given.get("class") == "caption-number"
         self.formulas += "math" in given.get("class", "").split()
         self.places |= {given[key] for key in ("id", "name") if key in given}
@@ -66,10 +69,13 @@ class Page(HTMLParser):
 
     def handle_endtag(self, tag: str) -> None:
         self._in_article &= tag != "article"
+        self._in_title &= tag != "title"
 
     def handle_data(self, data: str) -> None:
         self.nameless |= data.strip() == NAMELESS
         self.foreign += [words for words in FOREIGN if data.lstrip().startswith(words)]
+        if self._in_title:
+            self.title += data
         if self._in_style:
             self.loads += STYLE_URL.findall(data)
         if self._in_number:
@@ -88,6 +94,11 @@ def check(site: Path) -> list[str]:
         problems += [f"{name}: no text says what it shows: {picture}" for picture in page.silent_pictures]
         if page.nameless:
             problems.append(f"{name}: says {NAMELESS!r} where the title of the book belongs")
+        if page.dead_widgets:
+            problems.append(f"{name}: holds the state of widgets, which nothing reads without a kernel")
+        said = [part.strip() for part in page.title.split("—")]
+        if len(said) > len(set(said)):
+            problems.append(f"{name}: its title says twice {said[0]!r}")
         if not page.formulas and any("mathjax" in address for address in page.loads):
             problems.append(f"{name}: loads MathJax, and has no formula")
         problems += [f"{name}: says {words!r}, which its writer did not" for words in dict.fromkeys(page.foreign)]

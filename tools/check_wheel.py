@@ -24,16 +24,19 @@ class Environment:
     def __init__(self, folder: Path, wheel: Path, borrowed: str | None = None) -> None:
         venv.create(folder, with_pip=True)
         scripts = "Scripts" if os.name == "nt" else "bin"
-        self.folder, self.python = folder, folder / scripts / "python"
+        self.folder, self.scripts = folder, folder / scripts
         self.run("-m", "pip", "install", "--quiet", "--no-deps", str(wheel))
         if borrowed:
             target = self.run("-c", "import sysconfig; print(sysconfig.get_path('purelib'))").stdout.strip()
             Path(target, "borrowed.pth").write_text(f"{borrowed}\n", encoding="utf-8")
 
-    def run(self, *arguments: str, fails: bool = False) -> subprocess.CompletedProcess[str]:
-        """Run Python outside the checkout. SystemExit with what it printed if it fails, or does not where it should."""
+    def run(self, *arguments: str, fails: bool = False, script: str = "python") -> subprocess.CompletedProcess[str]:
+        """Run Python, or a script of the package, outside the checkout.
+
+        SystemExit with what it printed if it fails, or does not where it should.
+        """
         clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-        command = [str(self.python), *arguments]
+        command = [str(self.scripts / script), *arguments]
         done = subprocess.run(command, cwd=self.folder, env=clean, capture_output=True, text=True)
         if (done.returncode != 0) is not fails:
             sys.exit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
@@ -64,6 +67,7 @@ def main() -> None:
         expect(last, "pip install 'kvpaged[torch]'", lines=1)
         full = Environment(folder / "full", wheel, borrowed=sysconfig.get_path("purelib"))
         expect(full.run("-c", "import kvpaged; print(kvpaged.__file__)").stdout, str(folder / "full"))
+        expect(full.run("--version", script="kvpaged").stdout, "kvpaged 0.", lines=1)
         question = "Ada hid the coin in the attic. Where is the coin?"
         expect(full.run("-m", "kvpaged", "generate", question, "--max-tokens", "8").stdout, "In the attic.")
     print(f"{wheel.name} works outside the checkout: alone, and with its extras")
