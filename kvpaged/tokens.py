@@ -33,7 +33,7 @@ def as_tokens(tokens: Iterable[int]) -> tuple[list[int], bytes]:
     try:
         packed = array(_UINT32, listed)
     except (TypeError, OverflowError):
-        for index, token in enumerate(listed):
+        for index, token in enumerate(_listed(listed)):
             try:
                 as_token(token)
             except (TypeError, ValueError) as error:

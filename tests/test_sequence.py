@@ -332,6 +332,12 @@ def test_integers_of_numpy_and_torch_become_plain_ints(cache: PagedKVCache) -> N
     assert {type(token) for token in sequence.tokens} == {int}
 
 
+@pytest.mark.parametrize("number", [3, np.int64(3), torch.tensor(3), np.float32(2)], ids=repr)
+def test_a_number_is_no_prompt(cache: PagedKVCache, number: object) -> None:
+    with pytest.raises(TypeError, match=r"^tokens are .*\d.*; hand in a list of ints$"):
+        cache.sequence(number)  # type: ignore[arg-type]
+
+
 def test_an_empty_prompt_is_refused(cache: PagedKVCache) -> None:
     with pytest.raises(ValueError, match="the prompt is empty"):
         cache.sequence([])
