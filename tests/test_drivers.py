@@ -247,6 +247,13 @@ def test_an_interrupt_at_any_line_of_a_step_loses_nothing(name: str) -> None:
         run_interrupted(name, number)
 
 
+@pytest.mark.parametrize("name", SCENES)
+def test_an_error_at_any_line_of_a_step_loses_nothing_either(name: str) -> None:
+    """Memory that has run out, or an alarm whose handler raises TimeoutError."""
+    for number in range(11, run_interrupted(name), STRIDE):
+        run_interrupted(name, number, error=MemoryError)
+
+
 def test_whoever_is_interrupted_again_while_things_are_mended_loses_nothing() -> None:
     for name in ("samples", "beams"):
         for number in range(400, run_interrupted(name), 311):

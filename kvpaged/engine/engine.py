@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict
 from time import perf_counter
 
@@ -110,6 +110,7 @@ class Engine:
         self._turn = Turn()
         # While something is half done: the sequences that are others', and stay as they are if it is interrupted.
         self._others: set[PagedSequence] | None = None
+        self._is_computing = False
         self._opened = perf_counter()
 
     def __repr__(self) -> str:
@@ -234,7 +235,9 @@ class Engine:
             used_pages = self.cache.pool.num_used
             batch = pack(chunks, self._storage)
             packed = perf_counter()
+            self._is_computing = True
             logits = fast(self.model)(batch.tokens, batch.positions, batch.pages.attend, batch.logits_at)
+            self._is_computing = False
             computed = perf_counter()
             self._finish(advance(chunks, logits, self._scheduler, self._counters))
         self._count(batch, used_pages, computed - packed, started)
@@ -263,21 +266,21 @@ class Engine:
 
     @contextmanager
     def _whole(self) -> Iterator[None]:
-        """What is done in here is done wholly: if it fails or is interrupted, all branches begin again."""
+        """What is done in here is done wholly: if it fails or is interrupted, all branches begin again.
+
+        Where a pass fails, who computed is preempted: the books were not being written. Anywhere else nothing that is
+        half done can be trusted, and of what others have not even the prefix cache is kept.
+        """
         own = {branch.sequence for branch in self._scheduler.running}
-        self._others = self.cache.sequences - own
+        self._others, self._is_computing = self.cache.sequences - own, False
         try:
             yield
-        except Exception as error:
-            with suppress(Exception):
+        except BaseException as error:
+            if self._is_computing and isinstance(error, Exception):
                 self._scheduler.preempt_all()
-            if self.cache.sequences == self._others:
                 self._restart()
-                raise
-            self._salvage()
-            raise AssertionError(f"the books were not in order any more, and began anew, after {error!r}") from error
-        except BaseException:  # between any two lines: nothing of what is half done can be trusted
-            self._salvage()
+            else:
+                self._salvage()
             raise
         self._others = None
 

@@ -1,7 +1,7 @@
 """Interrupts on demand: an engine that is stopped before any line of the package, or at any moment, and goes on.
 
-A scene is a few requests. It runs with a KeyboardInterrupt before the first line, then before the second, and so on;
-each time every request must get what it gets alone, and nobody may own a page for nothing.
+A scene is a few requests. It runs with a KeyboardInterrupt, or another error, before the first line, then before the
+second, and so on; each time every request must get what it gets alone, and nobody may own a page for nothing.
 """
 
 import functools
@@ -49,8 +49,8 @@ PACKAGE = str(Path(kvpaged.__file__).parent)
 
 
 @contextmanager
-def interrupted_at(*numbers: int) -> Iterator[list[int]]:
-    """Raise KeyboardInterrupt before these of the package's lines that run from here on; counts them all."""
+def interrupted_at(*numbers: int, error: type[BaseException] = KeyboardInterrupt) -> Iterator[list[int]]:
+    """Raise this error before these of the package's lines that run from here on; counts them all."""
     lines = [0]
 
     def trace(frame: FrameType, event: str, argument: object) -> object:
@@ -63,7 +63,7 @@ def interrupted_at(*numbers: int) -> Iterator[list[int]]:
                     sys.settrace(None)
                 else:  # an exception ends the tracing
                     sys.settrace(trace)
-                raise KeyboardInterrupt
+                raise error
         return trace
 
     before = sys.gettrace()
@@ -87,7 +87,7 @@ SCENES: dict[str, tuple[Asked, dict[str, int]]] = {
 }
 
 
-def run_interrupted(name: str, *numbers: int) -> int:
+def run_interrupted(name: str, *numbers: int, error: type[BaseException] = KeyboardInterrupt) -> int:
     """Serve a scene by steps, interrupted before these lines; all must be as if that had not happened.
 
     Returns how many lines of the package ran.
@@ -97,13 +97,13 @@ def run_interrupted(name: str, *numbers: int) -> int:
     outsider = engine.cache.sequence(range(3)) if "num_pages" not in options else None
     requests = [engine.submit(prompt, params) for prompt, params in asked]
     reported: list[Request] = []
-    with interrupted_at(*numbers) as lines:
+    with interrupted_at(*numbers, error=error) as lines:
         try:
             for _ in range(100):
                 if not engine.num_unfinished:
                     break
                 reported += engine.step()
-        except KeyboardInterrupt:
+        except error:
             pass
     others = [] if outsider is None else [outsider]
     engine.cache.check()
