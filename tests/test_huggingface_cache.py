@@ -350,7 +350,10 @@ def test_what_a_cache_cannot_know_is_refused(llama: HuggingFaceModel) -> None:
         model(**inputs, past_key_values=cache)
 
 
-def test_an_interrupt_at_any_line_of_generate_leaves_a_clean_memory() -> None:
+@pytest.mark.parametrize(("error", "first"), [(KeyboardInterrupt, 60), (MemoryError, 113)])
+def test_an_interrupt_or_an_error_at_any_line_of_generate_leaves_a_clean_memory(
+    error: type[BaseException], first: int
+) -> None:
     model = served("llama")
     memory = memory_for(model, num_pages=64)
     inputs = padded(prompts(3, seed=5, shortest=4, longest=9))
@@ -359,14 +362,14 @@ def test_an_interrupt_at_any_line_of_generate_leaves_a_clean_memory() -> None:
     other = memory.sequence([1, 2, 3])
 
     def run(*numbers: int) -> int:
-        with interrupted_at(*numbers) as lines, suppress(KeyboardInterrupt):
+        with interrupted_at(*numbers, error=error) as lines, suppress(error):
             with PagedCache(model, memory, **inputs) as cache:
                 found = generate(model.model, inputs, past_key_values=cache, **settings)
             assert found == expected
         return lines[0]
 
     num_lines = run()
-    for number in range(60, num_lines, 211):
+    for number in range(first, num_lines, 211):
         memory.prefix.clear()
         run(number)
         assert memory.sequences == {other}

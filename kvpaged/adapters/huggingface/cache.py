@@ -29,8 +29,12 @@ from kvpaged.adapters.huggingface.step import Row, Step
 from kvpaged.cache import PagedKVCache
 from kvpaged.model.compute import claim, compute
 from kvpaged.page import PageStorage
+from kvpaged.page_pool import OutOfPages
 from kvpaged.sequence import Sequence as PagedSequence
 from kvpaged.tokens import common_prefix, pack
+
+
+REFUSALS = (ValueError, TypeError, OutOfPages)  # who raises these has changed nothing
 
 
 class PagedCache(Cache):
@@ -111,19 +115,21 @@ class PagedCache(Cache):
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        """Release; after an interrupt, which may have come between any two lines, salvage what others have."""
+        """Release; after an interrupt, or an error that may have come between any two lines, salvage what others have.
+
+        Nothing is kept in the prefix cache then.
+        """
         with self._salvaging():
-            if kind is not None and not issubclass(kind, Exception):
-                assert error is not None
+            if error is not None and not isinstance(error, REFUSALS):
                 raise error
             self.release()
 
     @contextmanager
     def _salvaging(self) -> Iterator[None]:
-        """Own nothing any more after an interrupt, wherever it comes."""
+        """Own nothing any more after an interrupt, wherever it comes, or an error."""
         try:
             yield
-        except Exception:
+        except REFUSALS:
             raise
         except BaseException:
             self._unhook()
