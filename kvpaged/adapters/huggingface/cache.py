@@ -33,7 +33,6 @@ from kvpaged.page_pool import OutOfPages
 from kvpaged.sequence import Sequence as PagedSequence
 from kvpaged.tokens import common_prefix, pack
 
-
 REFUSALS = (ValueError, TypeError, OutOfPages)  # who raises these has changed nothing
 
 
