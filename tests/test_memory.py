@@ -3,6 +3,7 @@
 import pytest
 
 from kvpaged import EventLog, OutOfPages, PagedKVCache, PageTable
+from kvpaged.figures.page_map import page_map
 from kvpaged.memory import Memory
 
 
@@ -91,3 +92,17 @@ def test_a_storage_of_other_pages_is_refused_and_the_log_learns_nothing() -> Non
 def test_true_is_no_number_of_pages_or_slots(name: str, numbers: tuple[int, int]) -> None:
     with pytest.raises(TypeError, match=f"^{name} is True, a bool; it must be an int of at least 1$"):
         PagedKVCache(*numbers)
+
+
+@pytest.mark.parametrize(("num_pages", "shown"), [(1, True), (512, True), (513, False)])
+def test_a_notebook_shows_the_map_of_pages_that_can_be_told_apart(num_pages: int, shown: bool) -> None:
+    cache = PagedKVCache(num_pages, 4)
+    cache.sequence([1, 2, 3])
+    assert cache._repr_html_() == (page_map(cache)._repr_html_() if shown else None)
+
+
+def test_a_text_begins_with_what_is_a_salt() -> None:
+    cache = PagedKVCache(8, 4)
+    with pytest.raises(TypeError, match="^cache_salt has 1.0, a float"):
+        cache.sequence([1, 2, 3], cache_salt=1.0)
+    assert cache.pool.num_used == 0
