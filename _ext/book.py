@@ -19,7 +19,6 @@ from kvpaged.figures.picture import inline_pictures, stylesheet  # noqa: E402
 from notebook_form import trim_traceback  # noqa: E402  (the line above says where it is)
 
 LIVE_CODE = re.compile(r'<script type="text/x-thebe-config">.*?</script>\s*<script>kernelName.*?</script>', re.DOTALL)
-WIDGET_STATE = re.compile(r'<script type="application/vnd\.jupyter\.widget-state\+json">.*?</script>', re.DOTALL)
 FIGURE_FILES = ["picture.css", "trace_player.css", "trace_player.js"]
 CHAPTER = re.compile(r"chapters/(\d\d)-")
 ROOM = re.compile(r" data-chapter='(\d+)'")
@@ -138,16 +137,23 @@ def mend_page(app: Sphinx, page: str, template: str, context: dict[str, Any], do
     if page == app.config.root_doc:
         context["docstitle"] = ""  # its own title is that of the book
     if "body" in context:
-        body = WIDGET_STATE.sub("", LIVE_CODE.sub("", draw_pictures(app, context["body"])))
+        body = LIVE_CODE.sub("", draw_pictures(app, context["body"]))
         body = link_rooms(app, page, body)
         for wrong, right in MENDED:
             body = body.replace(wrong, right)
         context["body"] = body
     # The book has no kernel to offer, and the theme loads the script twice, which throws an error.
-    context["script_files"] = [script for script in context["script_files"] if "thebe" not in str(script)]
+    context["script_files"] = [
+        each for each in context["script_files"] if "thebe" not in str(each) and not is_dead(each)
+    ]
     context["css_files"] = [style for style in context["css_files"] if "thebe" not in str(style)]
     if 'class="math' not in context.get("body", ""):  # Sphinx counts the formulas of all pages as the first page's own
         context["script_files"] = [each for each in context["script_files"] if not sets_mathematics(each)]
+
+
+def is_dead(script: Any) -> bool:
+    """Whether a script is the state of widgets, which nothing reads without a kernel."""
+    return "widget-state" in (getattr(script, "attributes", {}).get("type") or "")
 
 
 def sets_mathematics(script: Any) -> bool:
