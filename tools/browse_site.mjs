@@ -144,7 +144,7 @@ const unreadable = (wide) => {
     const parent = walker.currentNode.parentElement;
     if (walker.currentNode.data.trim() && !parent.closest("svg, script, style, mjx-container, noscript") && parseFloat(getComputedStyle(parent).fontSize) < 10) tiny = parent;
   }
-  const cut = wide && [...document.querySelectorAll("div.cell_output .highlight pre, article table, .kvs:has(> svg[aria-label^='Map of the system'])")].find((each) => each.scrollWidth > each.clientWidth + 1);
+  const cut = wide && [...document.querySelectorAll("div.cell_output .highlight pre, article table, .kvs:has(> svg[aria-label^='Map of the '])")].find((each) => each.scrollWidth > each.clientWidth + 1);
   const clipped = wide && [...document.querySelectorAll(".bd-sidebar-secondary a *")].find((each) => each.getBoundingClientRect().right > innerWidth);
   const narrow = [...document.querySelectorAll("article table.table td")].find((each) => each.clientWidth < 60 && each.textContent.trim().length > 12);
   return [small && `"${small.textContent}" in a picture is under 10 px`, tiny && `"${tiny.textContent}" is under 10 px`,
