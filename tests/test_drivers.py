@@ -68,6 +68,15 @@ def test_steps_by_hand_beside_a_stream() -> None:
     assert len(reported) == len(set(reported))
 
 
+def test_what_ends_while_generate_drives_the_engine_is_reported_to_who_steps_by_hand() -> None:
+    engine = Engine(MODEL, 64, 4)
+    mine = engine.submit(THIRD, greedy(2))
+    engine.generate([FIRST], greedy())
+    assert mine.finished
+    assert engine.step() == [mine]
+    assert engine.step() == []
+
+
 def test_a_stream_whose_request_is_cancelled_elsewhere_ends() -> None:
     engine = Engine(MODEL, 64, 4)
     for number, output in enumerate(engine.stream([FIRST, SECOND], greedy(9))):

@@ -209,7 +209,7 @@ class Engine:
         return sum(request not in self._unwanted for request in self._requests.values())
 
     def step(self) -> list[Request]:
-        """Schedule, run one forward pass, choose the next tokens; return the requests that ended since the last step.
+        """Schedule, run one forward pass, choose the next tokens; return the requests that ended since the last call.
 
         What fails for one request ends that request. If the step fails as a whole, or is interrupted, whoever had
         something to compute is preempted: the next step computes it again. Raises OutOfPages when no request can ever
@@ -217,11 +217,16 @@ class Engine:
         ones computed; RuntimeError within another step of this engine.
         """
         with self._turn.taken():
+            self._advance()
+            ended, self._ended = self._ended, {}
+            return list(ended.values())
+
+    def _advance(self) -> None:
+        """Run a step, and leave it to whoever calls `step` to hear of what ended by it."""
+        with self._turn.taken():
             self._settle()
             self.run_pass()
             self._settle()
-            ended, self._ended = self._ended, {}
-            return list(ended.values())
 
     def run_pass(self) -> None:
         """What a step does between settling what was left before it and what came up meanwhile. See `step`."""
@@ -348,12 +353,14 @@ class Engine:
         finally:
             self._unwanted.update(requests)
             self._settle()
+            for request in requests:  # their ends are told already
+                self._ended.pop(request.id, None)
 
     def _try_step(self) -> None:
         """Run a step; one that fails may be run again, twice."""
         for attempt in range(ATTEMPTS):
             try:
-                self.step()
+                self._advance()
                 return
             except (AssertionError, OutOfPages):  # broken laws, or no way to go on
                 raise
