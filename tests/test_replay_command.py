@@ -9,7 +9,7 @@ import pytest
 
 from kvpaged import EventLog, PagedKVCache, Replay
 from kvpaged.cli import main
-from kvpaged.engine import Engine, Request
+from kvpaged.engine import Engine
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -80,14 +80,14 @@ def test_a_run_is_written_down_with_the_words_of_its_tokens(
 def test_a_run_that_is_interrupted_is_written_down_as_far_as_it_went(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    step = Engine.step
+    run_pass = Engine.run_pass
 
-    def interrupted(engine: Engine) -> list[Request]:
+    def interrupted(engine: Engine) -> None:
         if engine.metrics().generated_tokens == 3:
             raise KeyboardInterrupt
-        return step(engine)
+        run_pass(engine)
 
-    monkeypatch.setattr(Engine, "step", interrupted)
+    monkeypatch.setattr(Engine, "run_pass", interrupted)
     log = tmp_path / "run.log"
     assert run(capsys, "generate", "Ada hid the coin", "--events", str(log))[0] == 130
     assert [event.kind for event in EventLog.load(log)].count("step") == 3
