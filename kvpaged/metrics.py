@@ -55,9 +55,8 @@ def memory_totals(events: Iterable[Event], page_size: int) -> MemoryTotals:
     """Add up what happened. Raises ValueError for a log that was begun when something was there already."""
     totals, replay = MemoryTotals(), Replay(page_size)
     seen: set[int] = set()
-    for event in events:
-        before = replay.num_used
-        replay.apply(event)
+    before = 0
+    for event in replay.play(events):
         match event.kind:
             case EventKind.BEGIN:
                 totals.tokens_hit += event.number
@@ -77,7 +76,8 @@ def memory_totals(events: Iterable[Event], page_size: int) -> MemoryTotals:
                 totals.tokens_appended += 1
         if replay.num_used < before:
             totals.pages_freed += before - replay.num_used
-        totals.peak_pages = max(totals.peak_pages, replay.num_used)
+        before = replay.num_used
+        totals.peak_pages = max(totals.peak_pages, before)
     return totals
 
 
@@ -87,8 +87,7 @@ def memory_over_time(
     """Return the memory after each event for which `at` is true (by default after every one)."""
     replay = Replay(page_size)
     samples = []
-    for index, event in enumerate(events, start=1):
-        replay.apply(event)
+    for index, event in enumerate(replay.play(events), start=1):
         if at(event):
             samples.append(_use(replay, index))
     return samples

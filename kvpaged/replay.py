@@ -1,7 +1,7 @@
 """A log played again: the state of the memory after each of its events, rebuilt from the log alone."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from kvpaged.events import Event, EventKind
 
@@ -20,21 +20,10 @@ class Replay:
         self.tables: dict[int, list[int]] = {}  # sequence id -> page ids, of the live sequences
         self.tokens: dict[int, list[int]] = {}  # sequence id -> its tokens; released sequences keep theirs
         self.num_computed: dict[int, int] = {}
-        self._num_events = 0
         self.null_page: int | None = None  # stands in tables where there is no page, and is counted in none of them
 
     def apply(self, event: Event) -> None:
-        """Go one event further. Raises ValueError for one that cannot follow those before it."""
-        try:
-            self._apply(event)
-        except (KeyError, ValueError):
-            raise ValueError(
-                f"event {self._num_events} cannot follow those before it: {event}; record the log again, from when the "
-                "cache is new"
-            ) from None
-        self._num_events += 1
-
-    def _apply(self, event: Event) -> None:
+        """Go one event further."""
         kind, sequence, pages, tokens, number = event
         if kind == EventKind.INSERT:
             self._take(pages)
@@ -93,10 +82,22 @@ class Replay:
             self._give_back(pages)
             del self.tables[sequence]
 
+    def play(self, events: Iterable[Event]) -> Iterator[Event]:
+        """Apply events, and yield each. Raises ValueError at an event that cannot follow those before it."""
+        for index, event in enumerate(events):
+            try:
+                self.apply(event)
+            except (KeyError, ValueError):
+                raise ValueError(
+                    f"event {index} cannot follow those before it: {event}; record the log again, from when the cache "
+                    "is new"
+                ) from None
+            yield event
+
     def apply_all(self, events: Iterable[Event]) -> "Replay":
-        """Play all events; return this replay. Raises ValueError as `apply` does."""
-        for event in events:
-            self.apply(event)
+        """Apply all events; return this replay. Raises ValueError as `play` does."""
+        for _ in self.play(events):
+            pass
         return self
 
     @property
