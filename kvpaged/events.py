@@ -51,7 +51,8 @@ class EventLog:
     """Events in the order in which they happened; a log that is not recording stays empty and costs nothing.
 
     listeners: called with each event as it happens, a plain tuple of `Event`'s fields. (An Event costs four times as
-    much to make, and most listeners want a field or two.) A log that is recording is its own first listener.
+    much to make, and most listeners want a field or two.) None may raise: it is called in the middle of an operation. A
+    log that is recording is its own first listener.
     about: what a reader of a saved log needs beside the events, as JSON. The cache says `page_size` and `num_pages`;
     `words`, from token ids (as strings) to texts, is for whoever knows them.
     """

@@ -140,7 +140,7 @@ def _run(choose: random.Random, num_requests: int, make: Callable[[], Tokenizer]
     last |= {tuple(request.prompt_tokens): engine.output(request) for request in submitted}
     for prompt, output in last.items():
         assert output.error is None, output.error
-        if output.finished and output.outputs[0].finish_reason != "abort":
+        if output.finished and all(each.finish_reason != "abort" for each in output.outputs):
             [alone] = Engine(model, 64, 16, tokenizer=tokenizer).generate([prompt], asked[prompt])
             assert [(each.tokens, each.text) for each in output.outputs] == [
                 (each.tokens, each.text) for each in alone.outputs
