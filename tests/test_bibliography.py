@@ -69,3 +69,7 @@ def test_works_are_recognised_however_they_are_named() -> None:
         ("Saxena", "2023"),
         ("DeepSeek-AI", "2024"),
     }
+
+
+def test_no_title_holds_mathematics_that_the_page_would_show_raw() -> None:
+    assert "$" not in (ROOT / "chapters/references.bib").read_text(encoding="utf-8")
