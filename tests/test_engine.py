@@ -263,6 +263,14 @@ def test_streaming_grows_each_text_and_ends_where_generate_ends() -> None:
     assert [last[index].outputs for index in (0, 1)] == [output.outputs for output in expected]
 
 
+def test_an_output_stays_as_it_was_while_its_request_goes_on() -> None:
+    engine = Engine(MODEL, 64, 4)
+    first, *_, last = engine.stream("Ada hid the coin", greedy())
+    assert first.metrics.computed_tokens < last.metrics.computed_tokens
+    assert (first.metrics.finished, first.finished) == (None, False)
+    assert last.metrics.finished is not None
+
+
 def test_who_stops_listening_to_a_stream_cancels_the_rest() -> None:
     engine = open_engine()
     for output in engine.stream([STORY.text] * 3, greedy(30)):
