@@ -160,7 +160,7 @@ def evict(cache, num_pages):
     for node in cache.by_use:
         alone = cache.pool.ref_counts[node.page] == 1
         if len(victims) < num_pages and alone and victims.keys() >= {*node.children}:
-            victims[node] = True
+            victims[node] = True  # it goes, and all its children before it
     if len(victims) < num_pages:
         raise OutOfPages(f"{num_pages} pages missing, {len(victims)} can be evicted")
     for node in victims:

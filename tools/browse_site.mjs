@@ -146,9 +146,16 @@ const unreadable = (wide) => {
   }
   const cut = wide && [...document.querySelectorAll("div.cell_output .highlight pre, article table, .kvs:has(> svg[aria-label^='Map of the '])")].find((each) => each.scrollWidth > each.clientWidth + 1);
   const clipped = wide && [...document.querySelectorAll(".bd-sidebar-secondary a *")].find((each) => each.getBoundingClientRect().right > innerWidth);
+  // The map, the strips and the grids are at most 756 px wide, and a scroll bar beside the page takes 15.
+  const bar = 15 - (innerWidth - document.documentElement.clientWidth);
+  const hidden = wide && [...document.querySelectorAll("article .kvs > svg")].find((each) => {
+    const width = parseFloat(each.style.width);
+    return width <= 756 && width > each.parentElement.clientWidth - bar + 1;
+  });
   const narrow = [...document.querySelectorAll("article table.table td")].find((each) => each.clientWidth < 60 && each.textContent.trim().length > 12);
   return [small && `"${small.textContent}" in a picture is under 10 px`, tiny && `"${tiny.textContent}" is under 10 px`,
     narrow && `a column of a table is ${narrow.clientWidth} px wide: ${narrow.textContent.trim().slice(0, 60)}`,
+    hidden && `a picture of ${hidden.style.width} hides its end: ${hidden.getAttribute("aria-label").slice(0, 60)}`,
     clipped && `the list of contents leaves the window: ${clipped.textContent}`,
     cut && `a listing, a table or the map hides its end: ${cut.textContent.trim().slice(0, 60)}`].filter(Boolean);
 };

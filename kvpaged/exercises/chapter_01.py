@@ -52,7 +52,7 @@ def _window(chance: Random, size: int) -> Case:
         return seen
 
     words = f"a window of {window} in layer 1, and so many new tokens at each step: {steps}"
-    return Case(words + " (layer 0 has others, from 100 on)", run)
+    return Case(words + " (layer 0 gets rows of its own, numbered from 100 on)", run)
 
 
 def _tokens(rows: Any) -> Any:

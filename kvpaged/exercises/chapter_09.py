@@ -279,8 +279,8 @@ EXERCISES = (
         cases=_truncations,
         reference=_truncate,
         hints=(
-            "How many pages do 0 tokens need, and how many do 4 in pages of 4? `append` takes a page too many for one "
-            "that it may fill, and does not ask who owns it.",
+            "How many pages do 0 tokens need, and how many do 4 in pages of 4? If the table keeps one page more, the "
+            "next `append` fills that page, and does not ask who owns it.",
             "A token that is forgotten is not computed any more: `num_computed` is at most `length`.",
             "Who else may read the slots after `length`? Forgetting must write nothing.",
         ),
