@@ -200,8 +200,8 @@ EXERCISES = (
         instance=_found,
         hints=(
             "Count only from the beginning, and remember which token must always run.",
-            "The release brings in the last page as well, with the few tokens that are in it; and of a page that agrees "
-            "in its first slots only, those count.",
+            "The release brings in the last page as well, with the few tokens in it; and of a page that agrees in its "
+            "first slots only, those count.",
         ),
     ),
     Build(
