@@ -506,3 +506,23 @@ def test_a_page_that_somebody_without_a_name_owns_too_does_not_belong_to_the_pre
     shown = repr(draw_pages([PageView(3, cached=4, ref_count=2), PageView(4, cached=4, ref_count=1)], 4))
     assert "The prefix cache owns page 3 too." in shown
     assert "The prefix cache alone owns page 4." in shown
+
+
+@pytest.mark.parametrize("page_size", [1, 2, 4])
+@pytest.mark.parametrize("number", [0, 42])
+def test_a_small_page_keeps_its_number_beside_a_bookmark_and_a_count_of_owners(page_size, number):
+    many = {"A": Use(1, 1), "B": Use(1, 1), "C": Use(1, 1)}
+    shown = draw_pages([PageView(number, many, cached=1, ref_count=4)], page_size).inline()
+    [end_of_number] = [
+        float(x) + text_width(str(number), 10) for x in re.findall(rf'<text x="([\d.]+)".*?>{number}<', shown)
+    ]
+    chips = [float(x) for x in re.findall(r'<rect x="([\d.]+)"[^>]* rx="3"', shown)]
+    assert chips
+    assert min(chips) > end_of_number
+
+
+def test_a_page_that_an_owner_holds_uncounted_is_drawn_as_his_and_not_as_free():
+    shown = draw_pages([PageView(0, {"B": Use(1, 1)}), PageView(1, cached=1), PageView(2)], 1, counting_tokens=False)
+    assert "3 pages of 1 slot: 2 used, 1 free. B owns page 0." in repr(shown)
+    assert "The prefix cache alone owns page 1. Free: page 2." in repr(shown)
+    assert shown.inline().count('class="f"') == 1

@@ -6,6 +6,7 @@ import inspect
 import re
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 from textwrap import dedent
 
 import pytest
@@ -135,3 +136,25 @@ def test_a_piece_that_is_not_there_or_is_no_function_of_the_small_engine_is_told
         convict("M.99")
     with pytest.raises(ValueError, match="the small engine has no finish"):
         broken("M.6").__enter__()
+
+
+@each_piece
+def test_the_picture_shows_each_owner_that_the_judge_counts(piece: Piece) -> None:
+    told = 0
+    for seed in range(30):
+        played = piece.trials(Random(seed), 8).play(piece.broken)
+        found = re.search(r"page (\d+) has .* but \d+ owners?: (.*)", played.objection)
+        if not found or found[2] == "nobody":
+            continue
+        told += 1
+        shown = repr(played.draw()["the pool afterwards"])
+        for owner in {*found[2].split(", ")}:
+            owned = re.findall(rf"(?i){owner}(?: alone)? owns pages? ([\d–, ]+)", shown)
+            assert int(found[1]) in set().union(*map(numbers_in, owned)), f"{played.objection}: {shown}"
+    assert told or piece.exercise.number not in {"M.1", "M.2", "M.3", "M.4"}
+
+
+def numbers_in(ranges: str) -> set[int]:
+    """What "0–2, 5" stands for."""
+    runs = [[int(end) for end in run.split("–")] for run in ranges.strip(", ").split(", ")]
+    return {number for run in runs for number in range(run[0], run[-1] + 1)}

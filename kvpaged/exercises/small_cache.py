@@ -128,7 +128,7 @@ def see_memory(cache: mini.Cache, sequences: Named) -> Seen:
 
 def draw_memory(cache: mini.Cache, sequences: Named) -> Picture:
     """Every page of a small memory, with its owners, and what stands in its slots."""
-    views = _views(cache)
+    views = views_of(cache)
     for name, sequence in sequences.items():
         length = len(sequence.tokens)
         for index, page in enumerate(sequence.page_table):
@@ -144,7 +144,7 @@ def draw_memory(cache: mini.Cache, sequences: Named) -> Picture:
 
 def draw_small_trie(cache: mini.Cache) -> Picture:
     """The trie, from its roots on the left; who else owns a page is counted."""
-    views, place, pages = _views(cache), dict[Any, int](), list[TriePage]()
+    views, place, pages = views_of(cache), dict[Any, int](), list[TriePage]()
     for salt, node in nodes(cache):
         above = place.get(node.parent, Root(None if salt is None else repr(salt)))
         place[node] = len(pages)
@@ -152,7 +152,8 @@ def draw_small_trie(cache: mini.Cache) -> Picture:
     return draw_trie(pages, cache.page_size)
 
 
-def _views(cache: mini.Cache) -> list[PageView]:
+def views_of(cache: mini.Cache) -> list[PageView]:
+    """Every page of a small memory, with what the pool counts and what the trie leads to."""
     views = [PageView(page, ref_count=count) for page, count in enumerate(cache.pool.ref_counts)]
     for _, node in nodes(cache):
         views[node.page].cached = max(views[node.page].cached, len(node.tokens))

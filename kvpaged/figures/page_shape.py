@@ -8,7 +8,7 @@ from kvpaged.figures.page_view import PageView
 from kvpaged.figures.svg import box, hatch, label, mark, path, rect, shortened, steps, text_width
 
 _HEAD, _PAD = 18, 4
-_NARROWEST = 38  # the number, a bookmark and the letter of an owner stand side by side
+_NARROWEST = 50  # a number of two digits, a count of owners and a bookmark stand side by side
 
 
 class PageShape:

@@ -36,8 +36,8 @@ class PageView:
 
     @property
     def free(self) -> bool:
-        """Whether nobody owns it."""
-        return self.ref_count == 0
+        """Whether nobody owns it, be he counted or not: in a broken pool the two may differ."""
+        return self.ref_count == 0 and not self.uses and not self.cached
 
     @property
     def idle(self) -> bool:

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping
 
 from kvpaged import mini
 from kvpaged.exercises.exercise import Seen
+from kvpaged.exercises.small_cache import views_of
 from kvpaged.figures.language import count_of
 from kvpaged.figures.page_map import draw_pages
-from kvpaged.figures.page_view import PageView, Use
+from kvpaged.figures.page_view import Use
 from kvpaged.figures.picture import Picture
 
 Beginning = tuple[str, int, int]  # whose, how many tokens there were, how many of them were found
@@ -44,11 +45,8 @@ class Played:
         }
 
     def draw(self) -> dict[str, Picture]:
-        """The pool after the last line that was played, with the owners of each page."""
-        size = self.cache.page_size
-        kept = {node.page: len(node.tokens) for node in self.cache.by_use}
-        counts = enumerate(self.cache.pool.ref_counts)
-        views = [PageView(page, ref_count=count, cached=kept.get(page, 0)) for page, count in counts]
+        """The pool after the last line that was played, with the owners of each page, counted or not."""
+        size, views = self.cache.page_size, views_of(self.cache)
         for name, sequence in self.live.items():
             for page in sequence.page_table:
                 views[page].uses[name] = Use(size, size)
