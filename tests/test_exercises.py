@@ -276,6 +276,10 @@ def test_hints_go_a_step_further_each_time_and_then_say_where_the_solution_is() 
     assert "the solution is folded" in said[-1]
 
 
+def test_no_hint_has_mathematics_which_a_verdict_cannot_draw() -> None:
+    assert not [each.number for each in exercises() if "$" in "".join(each.hints)]
+
+
 def test_what_is_solved_is_kept_in_the_folder_and_only_what_is_solved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

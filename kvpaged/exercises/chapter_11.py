@@ -99,9 +99,9 @@ EXERCISES = (
         title="what a page size costs",
         instance=_room,
         hints=(
-            "$(b-1)/2$ slots of each request's last page are empty, and nothing else.",
-            "So a request holds its tokens and $(b-1)/2$ slots. What part of that is tokens, and how often does it go "
-            "into the memory?",
+            "In pages of b slots, `(b - 1) / 2` slots of each request's last page are empty, and nothing else.",
+            "So a request holds its tokens and `(b - 1) / 2` slots. What part of that is tokens, and how often does it "
+            "go into the memory?",
         ),
     ),
     Build(

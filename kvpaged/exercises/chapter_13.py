@@ -99,7 +99,7 @@ EXERCISES = (
         reference=_step_bytes,
         hints=(
             "`index_select` reads each row of each beam, and writes it.",
-            "Pages are copied when somebody writes to one that has several owners. Of $m$ beams in one last page, one "
+            "Pages are copied when somebody writes to one that has several owners. Of m beams in one last page, one "
             "may write in place.",
             "Only the last page is written to, and only `length % page_size` of its slots hold anything to be copied.",
         ),
@@ -110,7 +110,7 @@ EXERCISES = (
         instance=_generations,
         hints=(
             "A beam with one heir is not shared: the heir writes in place. One without heirs is released.",
-            "A beam with $k$ heirs has a last page with $k$ owners, of whom all but the last to write take a copy.",
+            "A beam with k heirs has a last page with k owners, of whom all but the last to write take a copy.",
             "A copy moves the slots that are filled, `length % page_size`; none, if the last page is full.",
         ),
     ),

@@ -191,7 +191,7 @@ EXERCISES = (
         against="the bound of half a scale",
         cases_per_size=12,
         hints=(
-            "The scale is the distance from the lowest number to the largest, divided by $2^b - 1$.",
+            "The scale is the distance from the lowest number to the largest, divided by `2**bits - 1`.",
             "What if both are equal? A number divided by zero is no code; the lowest number alone is right then.",
             "`numbers.amin(dim, keepdim=True)` can be subtracted from `numbers`, whichever `dim` is.",
         ),
@@ -219,7 +219,7 @@ EXERCISES = (
         cases_per_size=10,
         hints=(
             "Who shares a scale? The numbers of one head of one token, and nobody else.",
-            "The largest code is $2^{b-1} - 1$: 7 with four bits, and as far below zero.",
+            "The largest code is `2 ** (bits - 1) - 1`: 7 with four bits, and as far below zero.",
             "A head of nothing but zeros has the scale 0. Its codes are 0 as well, and not NaN.",
         ),
     ),

@@ -26,7 +26,7 @@ class Policy:
         """Whether a page is to be stored now. used: it was computed or found just now; if not, it is evicted."""
         if self.store is Store.WHEN_EVICTED:
             return not used
-        if self.store is not Store.ON_SECOND_USE:
+        if self.store in (Store.AT_ONCE, Store.NEVER):
             return self.store is Store.AT_ONCE
         if len(self._uses) >= REMEMBERED:
             self._uses.clear()
