@@ -73,9 +73,10 @@ class Replay:
             del self.tokens[sequence][number:]
             self.num_computed[sequence] = min(self.num_computed[sequence], number)
         elif kind == EventKind.GIVE_BACK:
+            if self.null_page is None:
+                raise ValueError(f"sequence {sequence} gives pages back early, but no null page was set aside")
             self._give_back(pages)
             table = self.tables[sequence]
-            assert self.null_page is not None
             for page_id in pages:
                 table[table.index(page_id)] = self.null_page
         elif kind == EventKind.RELEASE:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 
-from kvpaged import EventLog, PagedKVCache, Replay
+from kvpaged import Event, EventKind, EventLog, PagedKVCache, Replay
 from support.damaged import FUZZ, damage, replaced
 
 
@@ -146,3 +146,53 @@ def test_a_log_that_contradicts_itself_is_refused_at_the_event() -> None:
     log.add("release", 7, (3,))
     with pytest.raises(ValueError, match=r"^event 1 cannot follow those before it: Event\(kind='release', sequence=7"):
         Replay(4).apply_all(log)
+
+
+def test_a_replay_counts_what_a_transfer_owns_until_its_end() -> None:
+    cache = PagedKVCache(8, 4, events=EventLog())
+    pages = cache.pool.allocate_many(3)
+    first, second = cache.transfers.begin(b"", pages), cache.transfers.begin(b"", pages[1:])
+    cache.pool.release_many(pages)
+
+    def replayed() -> tuple[dict[int, int], dict[int, int]]:
+        replay = Replay(4).apply_all(cache.events)
+        return replay.ref_counts, +replay.moving
+
+    assert replayed() == ({0: 1, 1: 2, 2: 2}, {0: 1, 1: 2, 2: 2})
+    cache.transfers.end(first)
+    assert replayed() == ({1: 1, 2: 1}, {1: 1, 2: 1})
+    cache.transfers.end(second)
+    assert replayed() == ({}, {})
+
+
+NULL_PAGE_NAMED = [
+    Event(EventKind.SET_ASIDE, None, (0,)),
+    Event(EventKind.BEGIN, 1, (), tuple(range(20, 29))),
+    Event(EventKind.ALLOCATE, 1, (3, 4, 5)),
+]
+
+
+def test_a_page_that_a_sequence_gives_back_early_is_free_and_the_null_page_stands_for_it() -> None:
+    replay = Replay(4).apply_all([*NULL_PAGE_NAMED, Event(EventKind.GIVE_BACK, 1, (3,))])
+    assert replay.tables == {1: [0, 4, 5]}
+    assert replay.ref_counts == {0: 1, 4: 1, 5: 1}
+    assert (replay.num_mapped, replay.num_in_tables) == (2, 2)
+    assert replay.slots_used() == {0: 0, 4: 4, 5: 1}, "the pages behind the null page count"
+    replay.apply(Event(EventKind.GIVE_BACK, 1, (4,)))
+    assert (replay.tables, replay.ref_counts) == ({1: [0, 0, 5]}, {0: 1, 5: 1})
+
+
+def test_a_page_cannot_be_given_back_early_before_a_null_page_is_named() -> None:
+    begun_late = [*NULL_PAGE_NAMED[1:], Event(EventKind.GIVE_BACK, 1, (3,))]
+    with pytest.raises(
+        ValueError, match=r"^event 2 cannot follow those before it: Event\(kind='give back', sequence=1"
+    ):
+        Replay(4).apply_all(begun_late)
+    replay = Replay(4).apply_all(begun_late[:2])
+    with refused("sequence 1 gives pages back early, but no null page was set aside"):
+        replay.apply(begun_late[2])
+
+
+def test_a_page_that_nobody_owns_cannot_be_given_back() -> None:
+    with refused("nobody owns page 3"):
+        Replay(4).apply(Event(EventKind.EVICT, None, (3,)))
