@@ -246,7 +246,7 @@ EXERCISES = (
         reference=_send,
         against="a transfer that owns its pages to the end",
         hints=(
-            "While page 0 is copied, who owns page 1?",
+            "Who owns a page while it is copied? Look at the line before its copy.",
             "A page that nobody owns during its copy may hold a stranger's text when the bytes are read.",
             "All pages get their second owner before the first copy, and lose it after the last. If a copy fails, they "
             "lose it too: `try`, `finally`.",
