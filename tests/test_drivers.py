@@ -248,6 +248,23 @@ def interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
+def test_an_interrupt_as_a_step_is_entered_disturbs_no_later_step_in_which_its_traces_are_collected() -> None:
+    entered: list[object] = []
+    engine = Engine(MODEL, 64, 4)
+    engine.model = Hooked(entered.clear)
+    request = engine.submit(FIRST, greedy())
+    engine.step()
+    whole = engine._whole()
+    whole.__enter__()  # and there it is interrupted: nobody leaves
+    entered.append(whole)
+    del whole
+    while engine.num_unfinished:
+        engine.step()
+        engine.check()
+    assert not entered
+    assert tokens_of(engine, request) == alone(FIRST, greedy())
+
+
 @pytest.mark.parametrize("name", SCENES)
 def test_an_interrupt_at_any_line_of_a_step_loses_nothing(name: str) -> None:
     num_lines = run_interrupted(name)

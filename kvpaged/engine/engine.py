@@ -280,6 +280,8 @@ class Engine:
         self._others, self._is_computing = self.cache.sequences - own, False
         try:
             yield
+        except GeneratorExit:  # interrupted as it was entered, and collected later, maybe in the midst of another:
+            raise  # what it left half done, `_settle` sees
         except BaseException as error:
             if self._is_computing and isinstance(error, Exception):
                 self._scheduler.preempt_all()
