@@ -110,7 +110,7 @@ class Engine:
         self._turn = Turn()
         # While something is half done: the sequences that are others', and stay as they are if it is interrupted.
         self._others: set[PagedSequence] | None = None
-        self._is_computing = False
+        self._is_computing = self._is_undone = False  # a pass runs; it failed, and nothing is left of it
         self._opened = perf_counter()
 
     def __repr__(self) -> str:
@@ -127,8 +127,8 @@ class Engine:
         """Run prompts (strings, or lists of token ids) to their end; return their outputs in the same order.
 
         params: for all prompts, or one for each; `SamplingParams()` if None. Requests with another `cache_salt` share
-        nothing with these. Raises as `submit` does, but for QueueFull, and before anything runs; later, what a step
-        raised three times in a row. If interrupted, everything is cancelled.
+        nothing with these. Raises as `submit` does, but for QueueFull, and before anything runs; later, what the
+        pass of a step raised three times in a row, or the rest of it once. If interrupted, everything is cancelled.
 
         One thread at a time may call an engine: another gets a RuntimeError. In between (within a stream, say) the same
         thread may call whatever it likes.
@@ -277,7 +277,7 @@ class Engine:
         half done can be trusted, and of what others have not even the prefix cache is kept.
         """
         own = {branch.sequence for branch in self._scheduler.running}
-        self._others, self._is_computing = self.cache.sequences - own, False
+        self._others, self._is_computing, self._is_undone = self.cache.sequences - own, False, False
         try:
             yield
         except GeneratorExit:  # interrupted as it was entered, and collected later, maybe in the midst of another:
@@ -286,6 +286,7 @@ class Engine:
             if self._is_computing and isinstance(error, Exception):
                 self._scheduler.preempt_all()
                 self._restart()
+                self._is_undone = True
             else:
                 self._salvage()
             raise
@@ -359,7 +360,7 @@ class Engine:
                 self._ended.pop(request.id, None)
 
     def _try_step(self) -> None:
-        """Run a step; one that fails may be run again, twice."""
+        """Run a step; one whose pass fails may be run again, twice. Where the books broke, that is told at once."""
         for attempt in range(ATTEMPTS):
             try:
                 self._advance()
@@ -367,7 +368,7 @@ class Engine:
             except (AssertionError, OutOfPages):  # broken laws, or no way to go on
                 raise
             except Exception:
-                if attempt == ATTEMPTS - 1:
+                if not self._is_undone or attempt == ATTEMPTS - 1:
                     raise
 
     def _stream(self, requests: Sequence[Request]) -> Iterator[RequestOutput]:
