@@ -138,12 +138,14 @@ def run_signalled(name: str, choose: random.Random) -> Counter[str]:
 
     before = signal.signal(signal.SIGALRM, interrupt)
     try:
-        signal.setitimer(signal.ITIMER_REAL, choose.uniform(1e-5, choose.choice([0.002, 0.03])))
-        engine.generate(prompts, params)
+        try:
+            signal.setitimer(signal.ITIMER_REAL, choose.uniform(1e-5, choose.choice([0.002, 0.03])))
+            engine.generate(prompts, params)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)  # the alarm may come just before, when all is served
     except KeyboardInterrupt:
         counts["interrupted"] += 1
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     assert engine.num_unfinished == 0, "an interrupt of generate did not cancel everything"
     engine.check()
