@@ -16,7 +16,6 @@ file there: `--only kvpaged` measures the engine alone.
 import json
 import os
 import random
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -30,11 +29,10 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from safetensors.torch import save_file
 
 from kvpaged.engine import Engine, SamplingParams
-from kvpaged.model import Decoder, ModelConfig
-from kvpaged.model.loading import SHIPPED, stored_name
+from kvpaged.model import Decoder, ModelConfig, load_tokenizer
+from kvpaged.recall.checkpoint import save_recall
 
 MODELS = {
     "small": ModelConfig(
@@ -98,32 +96,10 @@ def serve(model: Any, requests: list[Request]) -> Answer:
 
 @contextmanager
 def stored(decoder: Decoder) -> Iterator[Path]:
-    """A folder with the decoder as a Llama in Hugging Face's layout, and some tokenizer, which nobody asks."""
+    """A folder with the decoder in Hugging Face's layout, and some tokenizer, which nobody asks."""
     with tempfile.TemporaryDirectory() as name:
-        folder, config = Path(name), decoder.config
-        for file in SHIPPED["recall"].glob("tokenizer*"):
-            shutil.copy(file, folder)
-        shape = {
-            "architectures": ["LlamaForCausalLM"],
-            "model_type": "llama",
-            "vocab_size": config.vocab_size,
-            "hidden_size": config.hidden_size,
-            "intermediate_size": config.intermediate_size,
-            "num_hidden_layers": config.num_layers,
-            "num_attention_heads": config.num_heads,
-            "num_key_value_heads": config.num_kv_heads,
-            "head_dim": config.head_dim,
-            "max_position_embeddings": config.max_position_embeddings,
-            "rope_theta": config.rope_theta,
-            "rms_norm_eps": config.rms_norm_eps,
-            "tie_word_embeddings": config.tie_word_embeddings,
-            "bos_token_id": None,
-            "eos_token_id": None,
-            "dtype": "float32",
-        }
-        (folder / "config.json").write_text(json.dumps(shape), encoding="utf-8")
-        weights = {stored_name(name): weight for name, weight in decoder.state_dict().items()}
-        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+        folder = Path(name)
+        save_recall(decoder, load_tokenizer("recall"), folder)
         yield folder
 
 
