@@ -1,6 +1,5 @@
 """A paged cache in transformers' own `generate`: the tokens of the default cache, from less memory."""
 
-import gc
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -12,7 +11,7 @@ from kvpaged.adapters.huggingface import HuggingFaceModel, PagedCache
 from kvpaged.model.compute import open_storage
 from kvpaged.page import PageStorage
 from kvpaged.poison import PoisonedStorage, PoisonError
-from support.interrupts import interrupted_at
+from support.interrupts import run_transformers
 from support.small_models import ARCHITECTURES, build, generate, memory_for, padded, prompts, served
 
 architectures = pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -302,11 +301,17 @@ def test_a_cache_leaves_no_trace_on_the_model(llama: HuggingFaceModel) -> None:
 def test_a_cache_that_is_dropped_leaves_no_trace_either(llama: HuggingFaceModel) -> None:
     memory, inputs = memory_for(llama), padded([STORY])
     generate(llama.model, inputs, past_key_values=PagedCache(llama, memory, **inputs))
-    gc.collect()
     assert not llama.model._forward_pre_hooks
     assert not llama.model._forward_hooks
-    [sequence] = memory.sequences  # what it owned, it owns until somebody gives it back
-    sequence.release()
+    [dropped] = memory.sequences  # what it owned, it owns until somebody gives it back: you, or the next cache
+    memory.check()
+    other = memory.sequence(STORY)
+    with PagedCache(llama, memory, **inputs) as cache:
+        assert cache.num_cached_tokens == [19]
+        assert memory.sequences == {other, *cache.sequences}
+    with pytest.raises(ValueError, match="is released"):
+        dropped.release()
+    other.release()
     memory.check()
 
 
@@ -354,25 +359,28 @@ def test_what_a_cache_cannot_know_is_refused(llama: HuggingFaceModel) -> None:
 def test_an_interrupt_or_an_error_at_any_line_of_generate_leaves_a_clean_memory(
     error: type[BaseException], first: int
 ) -> None:
-    model = served("llama")
-    memory = memory_for(model, num_pages=64)
-    inputs = padded(prompts(3, seed=5, shortest=4, longest=9))
-    settings = {"max_new_tokens": 3, "num_beams": 2}
-    expected = generate(model.model, inputs, **settings)
-    other = memory.sequence([1, 2, 3])
-
-    def run(*numbers: int) -> int:
-        with interrupted_at(*numbers, error=error) as lines, suppress(error):
-            with PagedCache(model, memory, **inputs) as cache:
-                found = generate(model.model, inputs, past_key_values=cache, **settings)
-            assert found == expected
-        return lines[0]
-
-    num_lines = run()
+    num_lines = run_transformers()
+    assert num_lines > 1000
     for number in range(first, num_lines, 211):
-        memory.prefix.clear()
-        run(number)
-        assert memory.sequences == {other}
-        memory.check()
-        assert other.tokens == [1, 2, 3]
-    assert run() > 1000
+        run_transformers(number, error)
+
+
+@pytest.mark.parametrize("entering", ["__enter__", "__exit__"])
+def test_what_an_interrupt_leaves_as_the_with_begins_or_ends_the_next_cache_releases(
+    llama: HuggingFaceModel, monkeypatch: pytest.MonkeyPatch, entering: str
+) -> None:
+    memory, inputs = memory_for(llama), padded([STORY, STORY[:4]])
+    with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
+        patch.setattr(PagedCache, entering, interrupt)
+        with PagedCache(llama, memory, **inputs):
+            pass
+    assert len(memory.sequences) == 2
+    memory.check()
+    with PagedCache(llama, memory, **inputs) as cache:
+        assert memory.sequences == set(cache.sequences)
+    assert not memory.sequences
+    memory.check()
+
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt

@@ -8,7 +8,8 @@
     books     a hundred thousand requests through the small engine of the chapters, beside the package
     small     twelve thousand greedy requests, in two thousand workloads, through both engines
     drivers   ten thousand requests at the extremes of their parameters, through engines that several drive at once
-    interrupts    every line of a step, of every kind of request, interrupted once; and twenty thousand signals
+    interrupts    every line of a step, of every kind of request, and of a `generate` of transformers, interrupted once;
+              and twenty thousand signals
     hits      a hundred thousand random caches of several groups, against a brute-force oracle
 
 Each prints what it did. A failure prints the one line that does it again. Name one of them to run only that.
@@ -21,6 +22,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from datetime import date
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -97,13 +99,14 @@ def interrupts(
     """Every line of a step interrupted in turn; then alarms at any moment of generate."""
     import random
 
-    from support.interrupts import SCENES, run_interrupted, run_signalled
+    from support.interrupts import SCENES, run_interrupted, run_signalled, run_transformers
 
-    for name in SCENES:
-        run_interrupted(name)  # loads and compiles what is loaded and compiled once: those lines are no step's
-        started, numbers = time.perf_counter(), range(1, run_interrupted(name), every)
+    scenes = {name: partial(run_interrupted, name) for name in SCENES} | {"transformers": run_transformers}
+    for name, run in scenes.items():
+        run()  # loads and compiles what is loaded and compiled once: those lines are no step's
+        started, numbers = time.perf_counter(), range(1, run(), every)
         for number in numbers:
-            run_interrupted(name, number)
+            run(number)
         print(
             f"interrupts: {name}, {len(numbers):,} lines, {time.perf_counter() - started:.0f} s, nothing lost",
             flush=True,

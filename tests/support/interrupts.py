@@ -10,7 +10,7 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
@@ -154,3 +154,34 @@ def run_signalled(name: str, choose: random.Random) -> Counter[str]:
     engine.check()
     assert engine.cache.pool.num_used == len(engine.cache.prefix), "somebody still owns pages"
     return counts
+
+
+def run_transformers(number: int = 0, error: type[BaseException] = KeyboardInterrupt) -> int:
+    """Let transformers' `generate` write beams on pages, stopped before this line; then again, beside what is left.
+
+    Returns how many lines of the package ran.
+    """
+    from kvpaged.adapters.huggingface import PagedCache
+    from support.small_models import generate, memory_for, padded, prompts, served
+
+    model, inputs = served("llama"), padded(prompts(3, seed=5, shortest=4, longest=9))
+    settings = {"max_new_tokens": 3, "num_beams": 2}
+    memory = memory_for(model, num_pages=64)
+    outsider = memory.sequence([1, 2, 3])
+    found = []
+
+    def write() -> None:
+        with PagedCache(model, memory, **inputs) as cache:
+            found.append(generate(model.model, inputs, past_key_values=cache, **settings))
+        assert memory.sequences == {outsider}
+
+    with interrupted_at(number, error=error) as lines, suppress(error):
+        write()
+    memory.check()
+    write()
+    memory.check()
+    assert outsider.tokens == [1, 2, 3]
+    assert not model.model._forward_pre_hooks
+    assert not model.model._forward_hooks
+    assert all(each == generate(model.model, inputs, **settings) for each in found)
+    return lines[0]

@@ -15,7 +15,7 @@ from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
-from weakref import WeakMethod, finalize
+from weakref import WeakKeyDictionary, WeakMethod, WeakSet, finalize, proxy
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,8 @@ from kvpaged.sequence import Sequence as PagedSequence
 from kvpaged.tokens import common_prefix, pack
 
 REFUSALS = (ValueError, TypeError, OutOfPages)  # who raises these has changed nothing
+# Of each memory, the sequences of caches that are gone: the next cache releases those that are not released.
+_left: WeakKeyDictionary[PagedKVCache, WeakSet[PagedSequence]] = WeakKeyDictionary()
 
 
 class PagedCache(Cache):
@@ -64,6 +66,9 @@ class PagedCache(Cache):
     ) -> None:
         """Begin a sequence for each prompt. They own pages until `release`, or the end of the `with`.
 
+        Where an interrupt comes just as the `with` begins or ends, they own them until this cache is dropped and the
+        next one begins in this memory: the garbage collector only notes what is left, as it may come at any moment.
+
         input_ids, attention_mask: [batch, length], as generate gets them. Raises ValueError for padding on the right, a
         prompt that is empty, or a memory with another model's K and V; OutOfPages when the pages do not suffice; nobody
         owns more then.
@@ -77,12 +82,16 @@ class PagedCache(Cache):
         self._storage = memory.storage
         self._step: Step | None = None
         claim(memory, served)
-        self._others = set(memory.sequences)  # not ours, as of the last pass: they survive an interrupt of it
         self._prompts = prompts_of(input_ids, attention_mask)
+        left = _left.setdefault(memory, WeakSet())
+        self._others = memory.sequences.difference(left)  # as of the last pass: they survive an interrupt of it
+        self._rows: list[Row] = []
         hooks: list[RemovableHandle] = []
-        self._unhook = finalize(self, _remove, hooks)
+        self._leave = finalize(self, _leave, hooks, self._rows, left)
         with self._salvaging():
-            self._rows = self._begin(cache_salt)
+            for sequence in memory.sequences.intersection(left):
+                sequence.release()
+            self._rows += self._begin(cache_salt)
             # All rows have as many columns: what the row that knows least must compute, all compute.
             self._columns = min(row.padding + row.sequence.num_cached_tokens for row in self._rows)
             self.num_cached_tokens = [max(0, self._columns - row.padding) for row in self._rows]
@@ -107,7 +116,7 @@ class PagedCache(Cache):
 
     def release(self) -> None:
         """Give the pages back; the prefix cache keeps what was computed. This cache is of no more use then."""
-        self._unhook()
+        self._leave()
         self.pick([])
 
     def __enter__(self) -> PagedCache:
@@ -131,8 +140,9 @@ class PagedCache(Cache):
         except REFUSALS:
             raise
         except BaseException:
-            self._unhook()
-            self._rows, self._step = [], None
+            self._leave()
+            self._rows.clear()
+            self._step = None
             self.memory.salvage(self._others & self.memory.sequences)
             raise
 
@@ -220,7 +230,7 @@ class PagedCache(Cache):
             return
         step.commit()
         self._prompts = []
-        self._rows = step.rows
+        self._rows[:] = step.rows
         self._columns += step.num_columns
         self.computed_tokens += step.num_tokens
         self.gathered_pages += step.gathered_pages
@@ -278,7 +288,7 @@ class PagedCache(Cache):
         for sequence in dict.fromkeys(self.sequences):
             if sequence not in kept:
                 sequence.release()
-        self._rows = rows
+        self._rows[:] = rows
 
 
 class PagedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
@@ -289,7 +299,8 @@ class PagedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
 
     def __init__(self, cache: PagedCache, layer: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._cache, self._layer = cache, layer
+        self._cache: PagedCache = proxy(cache)  # no circle: a cache that nobody has goes at once
+        self._layer = layer
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Nothing to do: the pages are there."""
@@ -330,6 +341,8 @@ def _weak(method: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def _remove(hooks: list[RemovableHandle]) -> None:
+def _leave(hooks: list[RemovableHandle], rows: list[Row], left: WeakSet[PagedSequence]) -> None:
+    """Take the hooks of a cache off its model; note its sequences."""
     for hook in hooks:
         hook.remove()
+    left.update(row.sequence for row in rows)
