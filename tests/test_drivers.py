@@ -81,7 +81,7 @@ def test_a_stream_whose_request_is_cancelled_elsewhere_ends() -> None:
     engine = Engine(MODEL, 64, 4)
     for number, output in enumerate(engine.stream([FIRST, SECOND], greedy(9))):
         if number == 2:
-            for request in list(engine._requests.values()):
+            for request in list(engine._books.requests.values()):
                 if request.prompt_tokens == FIRST:
                     engine.cancel(request)
         last = output
@@ -254,7 +254,7 @@ def test_an_interrupt_as_a_step_is_entered_disturbs_no_later_step_in_which_its_t
     engine.model = Hooked(entered.clear)
     request = engine.submit(FIRST, greedy())
     engine.step()
-    whole = engine._whole()
+    whole = engine._books.whole()
     whole.__enter__()  # and there it is interrupted: nobody leaves
     entered.append(whole)
     del whole

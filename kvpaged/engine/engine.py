@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict
 from time import perf_counter
 
@@ -13,13 +12,14 @@ import torch
 from tokenizers import Tokenizer
 from tqdm import tqdm
 
-from kvpaged.cache import PagedKVCache
 from kvpaged.checks import positive_int
-from kvpaged.engine.advance import advance, end
+from kvpaged.engine.advance import advance
 from kvpaged.engine.batch import Batch, pack
+from kvpaged.engine.books import Books
 from kvpaged.engine.events import EngineEvent
 from kvpaged.engine.intake import Intake, Prompt
 from kvpaged.engine.metrics import Counters, EngineMetrics, StepRecord
+from kvpaged.engine.opening import open_cache
 from kvpaged.engine.output import RequestOutput, output_of
 from kvpaged.engine.request import Request
 from kvpaged.engine.sampling_params import Params, SamplingParams
@@ -27,14 +27,12 @@ from kvpaged.engine.scheduler import Scheduler
 from kvpaged.engine.turn import Turn, is_running
 from kvpaged.events import EventLog
 from kvpaged.model import LanguageModel, load_tokenizer
-from kvpaged.model.compute import claim, open_storage
+from kvpaged.model.compute import claim
 from kvpaged.model.fast import fast
 from kvpaged.page import PageStorage
 from kvpaged.page_pool import OutOfPages
-from kvpaged.poison import PoisonedStorage
 from kvpaged.sequence import Sequence as PagedSequence
 from kvpaged.tier import Store, Tier, TieredKVCache
-from kvpaged.tier.fingerprint import fingerprint
 
 ATTEMPTS = 3  # times that `generate` runs a step that fails
 HISTORY = 100_000  # steps that `Engine.history` remembers
@@ -81,36 +79,20 @@ class Engine:
         """
         if isinstance(model, str):
             raise TypeError(f"model is {model!r}, a name: load it first, Engine(load_model({model!r}))")
-        if poisoned and storage is not PageStorage:
-            raise ValueError("poisoned pages are of a kind of their own: leave out one of poisoned and storage")
         self.model = model
         if tokenizer is None and model.checkpoint is not None and (model.checkpoint / "tokenizer.json").is_file():
             tokenizer = load_tokenizer(model.checkpoint)
         self.tokenizer = tokenizer
-        self._storage = open_storage(model, num_pages, page_size, kind=PoisonedStorage if poisoned else storage)
-        if tier is None:
-            self.cache = PagedKVCache(num_pages, page_size, prefix_caching, self._storage, events)
-        else:
-            if tier.computed_by != fingerprint(model, self._storage):
-                raise ValueError(
-                    f"the tier does not say that its pages are of these weights, and {self._storage.kind}: "
-                    "open it with computed_by=kvpaged.tier.fingerprint.fingerprint(model, storage)"
-                )
-            self.cache = TieredKVCache(num_pages, page_size, tier, store, self._storage, events)
-        if isinstance(self._storage, PoisonedStorage):
-            self._storage.watch(self.cache)
+        self._storage, self.cache = open_cache(
+            model, num_pages, page_size, prefix_caching, events, poisoned, storage, tier, store
+        )
         self.max_waiting = None if max_waiting is None else positive_int("max_waiting", max_waiting)
         self.history: deque[StepRecord] = deque(maxlen=HISTORY)
         self._counters = Counters()
         self._scheduler = Scheduler(self.cache, self._counters, max_batched_tokens, max_running, num_speculative_tokens)
         self._intake = Intake(model.config, tokenizer, num_pages, page_size, max_running)
-        self._requests: dict[int, Request] = {}  # those not finished
-        self._ended: dict[int, Request] = {}  # those whose end no step has reported yet
-        self._unwanted: set[Request] = set()  # cancelled, and not ended yet
+        self._books = Books(self._scheduler, self._counters)
         self._turn = Turn()
-        # While something is half done: the sequences that are others', and stay as they are if it is interrupted.
-        self._others: set[PagedSequence] | None = None
-        self._is_computing = self._is_undone = False  # a pass runs; it failed, and nothing is left of it
         self._opened = perf_counter()
 
     def __repr__(self) -> str:
@@ -167,7 +149,7 @@ class Engine:
                     f"{len(self._scheduler.waiting)} requests wait, and max_waiting is {self.max_waiting}: "
                     "run some steps, then submit again"
                 )
-            self._queue(request)
+            self._books.queue(request)
         return request
 
     def cancel(self, request: Request) -> bool:
@@ -176,9 +158,9 @@ class Engine:
         Within a step (from a hook of the model, say), the request ends with the step.
         """
         with self._turn.taken():
-            if self._requests.get(request.id) is not request or request in self._unwanted:
+            if self._books.requests.get(request.id) is not request or request in self._books.unwanted:
                 return False
-            self._unwanted.add(request)
+            self._books.unwanted.add(request)
             if not self._is_stepping:
                 self._settle()
             return True
@@ -188,11 +170,8 @@ class Engine:
         try:
             return output_of(request)
         except Exception as error:
-            with self._turn.taken(), self._whole():
-                end(request, self._scheduler, error)
-                for branch in request.branches:
-                    branch.finish_reason = "error"
-                self._finish(self._over())
+            with self._turn.taken():
+                self._books.fail(request, error)
             return output_of(request)
 
     def check(self, others: Iterable[PagedSequence] = ()) -> None:
@@ -201,12 +180,12 @@ class Engine:
         others: the sequences that somebody else began on this engine's cache.
         """
         self.cache.check()
-        self._scheduler.check(self._requests.values(), others)
+        self._scheduler.check(self._books.requests.values(), others)
 
     @property
     def num_unfinished(self) -> int:
         """Requests that were submitted and not finished."""
-        return sum(request not in self._unwanted for request in self._requests.values())
+        return sum(request not in self._books.unwanted for request in self._books.requests.values())
 
     def step(self) -> list[Request]:
         """Schedule, run one forward pass, choose the next tokens; return the requests that ended since the last call.
@@ -218,7 +197,7 @@ class Engine:
         """
         with self._turn.taken():
             self._advance()
-            ended, self._ended = self._ended, {}
+            ended, self._books.ended = self._books.ended, {}
             return list(ended.values())
 
     def _advance(self) -> None:
@@ -232,24 +211,24 @@ class Engine:
         """What a step does between settling what was left before it and what came up meanwhile. See `step`."""
         started = perf_counter()
         claim(self.cache, self.model)
-        with torch.inference_mode(), self._whole():
+        with torch.inference_mode(), self._books.whole():
             chunks = self._scheduler.schedule()
             if not chunks:
-                self._refuse_if_stuck()
+                self._scheduler.refuse_if_stuck(len(self._books.requests))
                 return
             used_pages = self.cache.pool.num_used
             batch = pack(chunks, self._storage)
             packed = perf_counter()
-            self._is_computing = True
+            self._books.is_computing = True
             logits = fast(self.model)(batch.tokens, batch.positions, batch.pages.attend, batch.logits_at)
-            self._is_computing = False
+            self._books.is_computing = False
             computed = perf_counter()
-            self._finish(advance(chunks, logits, self._scheduler, self._counters))
+            self._books.finish(advance(chunks, logits, self._scheduler, self._counters))
         self._count(batch, used_pages, computed - packed, started)
 
     def metrics(self) -> EngineMetrics:
         """Everything so far, and how the engine stands now."""
-        pool, started = self.cache.pool, [each.metrics.first_scheduled for each in self._requests.values()]
+        pool, started = self.cache.pool, [each.metrics.first_scheduled for each in self._books.requests.values()]
         return EngineMetrics(
             **asdict(self._counters),
             requests_running=len(started) - started.count(None),
@@ -267,78 +246,16 @@ class Engine:
 
     @property
     def _is_stepping(self) -> bool:
-        return self._others is not None and is_running(Engine.run_pass.__code__, self)
-
-    @contextmanager
-    def _whole(self) -> Iterator[None]:
-        """What is done in here is done wholly: if it fails or is interrupted, all branches begin again.
-
-        Where a pass fails, who computed is preempted: the books were not being written. Anywhere else nothing that is
-        half done can be trusted, and of what others have not even the prefix cache is kept.
-        """
-        own = {branch.sequence for branch in self._scheduler.running}
-        self._others, self._is_computing, self._is_undone = self.cache.sequences - own, False, False
-        try:
-            yield
-        except GeneratorExit:  # interrupted as it was entered, and collected later, maybe in the midst of another:
-            raise  # what it left half done, `_settle` sees
-        except BaseException as error:
-            if self._is_computing and isinstance(error, Exception):
-                self._scheduler.preempt_all()
-                self._restart()
-                self._is_undone = True
-            else:
-                self._salvage()
-            raise
-        self._others = None
-
-    def _salvage(self) -> None:
-        assert self._others is not None
-        self.cache.salvage(self._others)
-        self._restart()
-
-    def _restart(self) -> None:
-        self._scheduler.restart(self._requests.values())
-        self._finish(self._over())
-        self._others = None
+        return self._books.half_done and is_running(Engine.run_pass.__code__, self)
 
     def _settle(self) -> None:
-        """Finish what was left half done because not even the salvage was left in peace; end what nobody wants.
-
-        Pages that wait for the tier are stored.
-        """
+        """Mend what was left half done, end what nobody wants, store the pages that wait for the tier."""
         if self._is_stepping:
             raise RuntimeError("a step of this engine is under way: call it when the step is over")
-        if self._others is not None:
-            self._salvage()
-        if self._unwanted:
-            with self._whole():
-                for request in self._unwanted.intersection(self._requests.values()):
-                    end(request, self._scheduler)
-                self._finish(self._over())
-            self._unwanted = set()
+        self._books.settle()
         if isinstance(self.cache, TieredKVCache):
-            with self._whole():
+            with self._books.whole():
                 self.cache.outbound.run()
-
-    def _refuse_if_stuck(self) -> None:
-        """Raise OutOfPages if requests wait for pages that none of them, and no eviction, will ever give back."""
-        owned = Counter(node.page_id for node in self.cache.prefix.nodes())
-        for branch in self._scheduler.running:
-            owned.update(branch.sequence.table.page_ids if branch.sequence is not None else ())
-        pool = self.cache.pool
-        held = sum(count > owned[page_id] for page_id, count in enumerate(pool.ref_counts))
-        if held and self._requests:
-            raise OutOfPages(
-                f"no request can go on: {len(self._requests)} are unfinished, and {held} of {pool.num_used} pages "
-                "in use are held by somebody else than this engine; release them, or cancel requests"
-            )
-
-    def _queue(self, request: Request) -> None:
-        with self._whole():
-            self.cache.events.add(EngineEvent.QUEUE, tokens=tuple(request.prompt_tokens), number=request.id)
-            self._scheduler.wait(request.branches[0])
-            self._requests[request.id] = request
 
     def _serve(self, requests: Sequence[Request]) -> Iterator[int]:
         """Run requests to their end, whoever drives the engine beside; yield after each step how many it finished."""
@@ -347,17 +264,17 @@ class Engine:
             while left:
                 self._settle()
                 while pending and self._has_room:
-                    self._queue(pending.popleft())
+                    self._books.queue(pending.popleft())
                 self._try_step()
                 before = len(left)
                 if self._counters.requests_finished != known:  # by this step, or by whoever else drives the engine
                     known, left = self._counters.requests_finished, [each for each in left if not each.finished]
                 yield before - len(left)
         finally:
-            self._unwanted.update(requests)
+            self._books.unwanted.update(requests)
             self._settle()
             for request in requests:  # their ends are told already
-                self._ended.pop(request.id, None)
+                self._books.ended.pop(request.id, None)
 
     def _try_step(self) -> None:
         """Run a step; one whose pass fails may be run again, twice. Where the books broke, that is told at once."""
@@ -368,7 +285,7 @@ class Engine:
             except (AssertionError, OutOfPages):  # broken laws, or no way to go on
                 raise
             except Exception:
-                if not self._is_undone or attempt == ATTEMPTS - 1:
+                if not self._books.is_undone or attempt == ATTEMPTS - 1:
                     raise
 
     def _stream(self, requests: Sequence[Request]) -> Iterator[RequestOutput]:
@@ -384,19 +301,6 @@ class Engine:
         for _ in self._serve(requests):
             yield from grown()
         yield from grown()
-
-    def _over(self) -> list[Request]:
-        """Those of the unfinished requests that nothing more will come of."""
-        return [request for request in self._requests.values() if request.has_ended]
-
-    def _finish(self, requests: Iterable[Request]) -> None:
-        for request in requests:
-            request.finished = True
-            request.metrics.finished = perf_counter()
-            self._ended[request.id] = request
-            self._requests.pop(request.id)
-            self._counters.requests_finished += 1
-            self.cache.events.add(EngineEvent.FINISH, number=request.id)
 
     def _count(self, batch: Batch, used_pages: int, forward_seconds: float, started: float) -> None:
         """Note what a step took."""

@@ -9,7 +9,7 @@ evicted while pages behind it are in use. When it begins again, it takes the twi
 from __future__ import annotations
 
 from bisect import insort
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from time import perf_counter
 
@@ -147,6 +147,19 @@ class Scheduler:
                 budget -= self._schedule_prompt(branch, branch.sequence, budget, chunks)
         self._admit(budget, chunks, [branch.sequence for branch in prefilling if branch.sequence is not None])
         return chunks
+
+    def refuse_if_stuck(self, num_unfinished: int) -> None:
+        """Raise OutOfPages if requests wait for pages that none of them, and no eviction, will ever give back."""
+        owned = Counter(node.page_id for node in self.cache.prefix.nodes())
+        for branch in self.running:
+            owned.update(branch.sequence.table.page_ids if branch.sequence is not None else ())
+        pool = self.cache.pool
+        held = sum(count > owned[page_id] for page_id, count in enumerate(pool.ref_counts))
+        if held and num_unfinished:
+            raise OutOfPages(
+                f"no request can go on: {num_unfinished} are unfinished, and {held} of {pool.num_used} pages "
+                "in use are held by somebody else than this engine; release them, or cancel requests"
+            )
 
     def schedule_decodes(self, branches: list[Branch], chunks: list[Chunk]) -> int:
         """Schedule a token for each branch that decodes, oldest first; return what is left of the budget."""
