@@ -17,7 +17,7 @@ from typing import NamedTuple
 from kvpaged.checks import check_salt, positive_int
 from kvpaged.events import EventKind, EventLog
 from kvpaged.page_pool import OutOfPages, PagePool
-from kvpaged.page_table import pages_for
+from kvpaged.page_table import PageTable
 from kvpaged.tokens import TOKEN_BYTES, as_tokens, common_prefix, unpack
 
 
@@ -190,18 +190,13 @@ class PrefixCache:
         is no salt, token or page id. Nothing is kept then.
         """
         check_salt(cache_salt)
-        packed, page_ids = as_tokens(tokens)[1], list(page_ids)
-        needed = pages_for(len(packed) // TOKEN_BYTES, self.page_size)
-        if len(page_ids) != needed:
-            raise ValueError(
-                f"{len(packed) // TOKEN_BYTES} tokens in pages of {self.page_size} need {needed} pages, "
-                f"but {len(page_ids)} are given"
-            )
-        for page_id in page_ids:
+        packed = as_tokens(tokens)[1]
+        table = PageTable(self.page_size, page_ids, len(packed) // TOKEN_BYTES)  # it counts the pages
+        for page_id in table.page_ids:
             if not self.pool.ref_count(page_id):
                 raise ValueError(f"page {page_id} is free: only pages that somebody owns can be cached")
-        if page_ids:
-            self.insert_packed(packed, [int(page_id) for page_id in page_ids], cache_salt)
+        if packed:
+            self.insert_packed(packed, [int(page_id) for page_id in table.page_ids], cache_salt)
 
     def insert_packed(
         self, packed: bytes, page_ids: list[int], cache_salt: Hashable, after: PrefixNode | None = None
@@ -264,12 +259,10 @@ class PrefixCache:
 
         All or nothing: raises OutOfPages, and has evicted nothing, if the free and the evictable are too few.
         """
-        shortage = n - self.pool.num_free
-        if shortage > 0:
+        if n > self.pool.num_free:
             self._make_room()
-            shortage = n - self.pool.num_free
-            victims = self._choose_victims(shortage)
-            if len(victims) < shortage:
+            victims = self._choose_victims(n - self.pool.num_free)
+            if n > self.pool.num_free + len(victims):
                 self._spare(victims)
                 raise OutOfPages(
                     f"asked for {n} page{'s' * (n != 1)}: of {self.pool.num_pages}, {self.pool.num_free} are free and "
