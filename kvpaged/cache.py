@@ -8,6 +8,7 @@ from kvpaged.laws import check
 from kvpaged.memory import CheckedStorage, Memory
 from kvpaged.sequence import Sequence
 from kvpaged.tokens import as_tokens
+from kvpaged.wording import count_of
 
 
 class PagedKVCache(Memory[Sequence]):
@@ -73,5 +74,6 @@ class PagedKVCache(Memory[Sequence]):
     def __repr__(self) -> str:
         return (
             f"PagedKVCache(num_pages={self.pool.num_pages}, page_size={self.page_size}, "
-            f"{len(self.sequences)} sequences, {len(self.prefix)} pages cached, {self.pool.num_free} free)"
+            f"{count_of(len(self.sequences), 'sequence')}, {count_of(len(self.prefix), 'page')} cached, "
+            f"{self.pool.num_free} free)"
         )

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from zlib import crc32
 
+from kvpaged.wording import count_of
+
 FORMAT, VERSION = "kvpaged event log", 2
 
 
@@ -123,7 +125,7 @@ class EventLog:
         return Event._make(self._events[index])
 
     def __repr__(self) -> str:
-        return f"EventLog({len(self)} events{'' if self.recording else ', not recording'})"
+        return f"EventLog({count_of(len(self), 'event')}{'' if self.recording else ', not recording'})"
 
 
 def _checksum(about: dict[str, Any], lines: bytes) -> int:

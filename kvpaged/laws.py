@@ -13,6 +13,7 @@ from kvpaged.prefix_cache import PrefixCache, PrefixNode
 from kvpaged.sequence import Sequence
 from kvpaged.tokens import unpack
 from kvpaged.transfers import Transfer
+from kvpaged.wording import count_of
 
 
 class Claim(NamedTuple):
@@ -54,8 +55,8 @@ def check_references(pool: PagePool, references: Iterable[tuple[str, int]]) -> N
         who = ", ".join(owners[page_id]) or "nobody"
         _require(
             counted == owned,
-            f"law 1: page {page_id} has {counted} reference{'s' * (counted != 1)} in the pool, "
-            f"but {owned} owner{'s' * (owned != 1)}: {who}",
+            f"law 1: page {page_id} has {count_of(counted, 'reference')} in the pool, "
+            f"but {count_of(owned, 'owner')}: {who}",
         )
     free = sum(not owners[page_id] for page_id in range(pool.num_pages))
     _require(free == pool.num_free, f"law 1: {free} pages have no owner, but the pool says {pool.num_free} are free")

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from kvpaged.checks import positive_int
 from kvpaged.page_table import PageTable, pages_for
+from kvpaged.wording import count_of
 
 Rows = Sequence[Sequence[int]] | Tensor
 
@@ -223,8 +224,9 @@ class PageStorage:
 
     def __repr__(self) -> str:
         return (
-            f"PageStorage({self.num_pages} pages of {self.page_size} slots, {self.num_layers} layers, "
-            f"{self.num_kv_heads} kv heads of {self.head_dim}, {self.dtype}, {self.num_bytes:,} bytes)"
+            f"PageStorage({count_of(self.num_pages, 'page')} of {count_of(self.page_size, 'slot')}, "
+            f"{count_of(self.num_layers, 'layer')}, {count_of(self.num_kv_heads, 'kv head')} of {self.head_dim}, "
+            f"{self.dtype}, {self.num_bytes:,} bytes)"
         )
 
     def _check_layer(self, layer: int) -> None:

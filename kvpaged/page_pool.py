@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from kvpaged.checks import positive_int, whole
+from kvpaged.wording import count_of
 
 
 class OutOfPages(RuntimeError):
@@ -144,7 +145,7 @@ class PagePool:
 
     def _shortage(self, n: int) -> str:
         return (
-            f"asked for {n} page{'s' * (n != 1)}, but {self.num_free} of {self.num_pages} are free; "
+            f"asked for {count_of(n, 'page')}, but {self.num_free} of {self.num_pages} are free; "
             "release what is no longer needed, or open a larger pool"
         )
 

@@ -19,6 +19,7 @@ from kvpaged.events import EventKind, EventLog
 from kvpaged.page_pool import OutOfPages, PagePool
 from kvpaged.page_table import PageTable
 from kvpaged.tokens import TOKEN_BYTES, as_tokens, common_prefix, unpack
+from kvpaged.wording import count_of
 
 
 class PrefixNode:
@@ -265,7 +266,7 @@ class PrefixCache:
             if n > self.pool.num_free + len(victims):
                 self._spare(victims)
                 raise OutOfPages(
-                    f"asked for {n} page{'s' * (n != 1)}: of {self.pool.num_pages}, {self.pool.num_free} are free and "
+                    f"asked for {count_of(n, 'page')}: of {self.pool.num_pages}, {self.pool.num_free} are free and "
                     f"{len(victims)} more can be evicted; release a sequence, or open a larger pool"
                 )
             self._evict(victims)
@@ -350,4 +351,4 @@ class PrefixCache:
                 watcher.removed(nodes)
 
     def __repr__(self) -> str:
-        return f"PrefixCache(page_size={self.page_size}, {self._num_pages} pages held)"
+        return f"PrefixCache(page_size={self.page_size}, {count_of(self._num_pages, 'page')} held)"

@@ -16,6 +16,7 @@ from kvpaged.page_pool import OutOfPages
 from kvpaged.page_table import PageTable, pages_for
 from kvpaged.prefix_cache import PrefixMatch, PrefixNode
 from kvpaged.tokens import TOKEN_BITS, TOKEN_BYTES, as_token, pack
+from kvpaged.wording import count_of
 
 
 class Sequence:
@@ -220,4 +221,4 @@ class Sequence:
 
     def __repr__(self) -> str:
         state = "released" if self._released else f"pages={self.table.page_ids}"
-        return f"Sequence(id={self.id}, {len(self)} tokens, {self.num_computed} computed, {state})"
+        return f"Sequence(id={self.id}, {count_of(len(self), 'token')}, {self.num_computed} computed, {state})"

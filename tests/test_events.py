@@ -27,13 +27,14 @@ def test_a_log_says_how_long_it_is_and_whether_it_grows() -> None:
     log, silent = EventLog(), EventLog(recording=False)
     for each in (log, silent):
         each.add("finish")
-    assert repr(log) == "EventLog(1 events)"
+    assert repr(log) == "EventLog(1 event)"
     assert repr(silent) == "EventLog(0 events, not recording)"
 
 
 def test_who_listens_is_told_of_each_event_whether_the_log_is_recording_or_not() -> None:
     for recording in (True, False):
-        cache, told = PagedKVCache(8, 4, events=EventLog(recording)), []
+        cache = PagedKVCache(8, 4, events=EventLog(recording))
+        told: list[tuple[object, ...]] = []
         cache.sequence([1, 2, 3]).release()
         cache.events.listeners.append(told.append)
         sequence = cache.sequence([1, 2, 3])

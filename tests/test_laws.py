@@ -48,6 +48,14 @@ def test_a_cached_page_that_is_continued_before_it_is_full_breaks_the_third_law(
         cache.check()
 
 
+def test_a_page_that_the_pool_has_twice_among_its_free_ones_breaks_the_first_law() -> None:
+    cache = PagedKVCache(8, 4)
+    cache.sequence(range(6)).release()
+    cache.pool._released.append(cache.pool._released[-1])
+    with convicted("law 1: 8 pages have no owner, but the pool says 9 are free"):
+        cache.check()
+
+
 def test_each_owner_of_a_page_is_compared_with_the_one_who_says_most_of_it() -> None:
     claims = [Claim(3, "short", 0, (1,)), Claim(3, "long", 0, (1, 2, 3, 4)), Claim(3, "middle", 0, (1, 2))]
     check_contents(claims)

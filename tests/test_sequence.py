@@ -554,7 +554,7 @@ def test_a_sequence_and_its_cache_show_what_they_hold() -> None:
     sequence.append(5)
     assert cache.page_size == 4
     assert repr(sequence) == "Sequence(id=0, 6 tokens, 5 computed, pages=[0, 1])"
-    assert repr(cache) == "PagedKVCache(num_pages=8, page_size=4, 1 sequences, 1 pages cached, 6 free)"
+    assert repr(cache) == "PagedKVCache(num_pages=8, page_size=4, 1 sequence, 1 page cached, 6 free)"
     sequence.release()
     assert repr(sequence) == "Sequence(id=0, 0 tokens, 5 computed, released)"
 

@@ -15,6 +15,7 @@ from kvpaged.engine.sampler import Candidate
 from kvpaged.engine.sampling_params import Params
 from kvpaged.engine.speculation import PromptLookup
 from kvpaged.sequence import Sequence
+from kvpaged.wording import count_of
 
 
 class Request:
@@ -62,8 +63,8 @@ class Request:
         return all(branch.finish_reason is not None for branch in self.branches)
 
     def __repr__(self) -> str:
-        state = "finished" if self.finished else f"{len(self.branches)} branches"
-        return f"Request(id={self.id}, {len(self.prompt_tokens)} prompt tokens, {state})"
+        state = "finished" if self.finished else count_of(len(self.branches), "branch", "branches")
+        return f"Request(id={self.id}, {count_of(len(self.prompt_tokens), 'prompt token')}, {state})"
 
 
 class Branch:
@@ -118,4 +119,5 @@ class Branch:
         self._detokenizer = None
 
     def __repr__(self) -> str:
-        return f"Branch({self.index} of request {self.request.id}, {len(self.output)} tokens, {self.sequence})"
+        tokens = count_of(len(self.output), "token")
+        return f"Branch({self.index} of request {self.request.id}, {tokens}, {self.sequence})"

@@ -7,7 +7,7 @@ from typing import Any
 
 from kvpaged import mini
 from kvpaged.exercises.exercise import Build, Case, Function, Predict, Question, Seen
-from kvpaged.figures.language import count_of
+from kvpaged.wording import count_of
 
 
 def _slots(chance: Random) -> Question:

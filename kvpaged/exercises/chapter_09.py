@@ -9,8 +9,8 @@ from typing import Any
 from kvpaged import mini
 from kvpaged.exercises.exercise import Build, Case, Drawn, Function, Predict, Question, Seen, outcome
 from kvpaged.exercises.small_cache import compute_last, draw_memory, keep_alone, memory, read, see_memory, text
-from kvpaged.figures.language import count_of
 from kvpaged.figures.picture import Picture
+from kvpaged.wording import count_of
 
 _REFUSALS = (mini.OutOfPages,)
 

@@ -9,8 +9,8 @@ from typing import Any
 from kvpaged import mini
 from kvpaged.exercises.exercise import Build, Case, Drawn, Function, Predict, Question, Seen
 from kvpaged.exercises.small_cache import compute, draw_memory, memory, see_pool, see_trie
-from kvpaged.figures.language import count_of
 from kvpaged.figures.picture import Picture
+from kvpaged.wording import count_of
 
 _LETTERS = "ABCDEFGHIJK"
 _MOST_STEPS = 300

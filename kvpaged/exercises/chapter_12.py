@@ -7,7 +7,7 @@ from itertools import pairwise, product
 from random import Random
 
 from kvpaged.exercises.exercise import Build, Case, Predict, Question
-from kvpaged.figures.language import count_of
+from kvpaged.wording import count_of
 
 _SPLIT = 4
 

@@ -5,9 +5,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from kvpaged.events import Event, EventKind
-from kvpaged.figures.language import count_of, owner_colour, owner_name, ranges
+from kvpaged.figures.language import owner_colour, owner_name, ranges
 from kvpaged.figures.picture import Picture
 from kvpaged.figures.svg import hatch, label, mark, rect, text_width
+from kvpaged.wording import count_of
 
 _WIDTH, _LEFT, _ROW, _TOP = 740, 40, 26, 20
 

@@ -3,9 +3,10 @@
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Any, Protocol
 
-from kvpaged.figures.language import Owner, count_of, owner_colour, owner_name
+from kvpaged.figures.language import Owner, owner_colour, owner_name
 from kvpaged.figures.picture import Picture
 from kvpaged.figures.svg import label, rect, text_width
+from kvpaged.wording import count_of
 
 _WIDTH, _HEIGHT = 740, 44
 

@@ -5,13 +5,14 @@ from typing import NamedTuple
 
 from kvpaged.cache import PagedKVCache
 from kvpaged.figures.contiguous_map import contiguous_map
-from kvpaged.figures.language import count_of, listed, owner_colour, pages_named
+from kvpaged.figures.language import listed, owner_colour, pages_named
 from kvpaged.figures.page_map import draw_pages
 from kvpaged.figures.page_view import pages_of_cache
 from kvpaged.figures.player_shell import player_html
 from kvpaged.lab.contiguous import ContiguousAllocator, NoContiguousSpace
 from kvpaged.page_pool import OutOfPages
 from kvpaged.sequence import Sequence
+from kvpaged.wording import count_of
 
 
 class Arrive(NamedTuple):

@@ -51,8 +51,3 @@ def ranges(numbers: Iterable[int]) -> str:
 def pages_named(page_ids: Sequence[int]) -> str:
     """Name pages: page 3; pages 0–2, 7."""
     return f"page{'s' * (len(page_ids) != 1)} {ranges(page_ids)}"
-
-
-def count_of(number: int, noun: str) -> str:
-    """Count things: 1 page, 2 pages."""
-    return f"{number:,} {noun}{'s' * (number != 1)}"

@@ -6,9 +6,10 @@ from math import log2
 from typing import TYPE_CHECKING, Any
 
 from kvpaged.figures.chart import DIM, INK, LIT, chart, drawing, written
-from kvpaged.figures.language import count_of, owner_colour
+from kvpaged.figures.language import owner_colour
 from kvpaged.figures.picture import Picture
 from kvpaged.figures.svg import text_width
+from kvpaged.wording import count_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -3,12 +3,13 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from kvpaged.cache import PagedKVCache
-from kvpaged.figures.language import Owner, count_of, listed, owner_name, pages_named
+from kvpaged.figures.language import Owner, listed, owner_name, pages_named
 from kvpaged.figures.page_shape import PageShape, slot_width_for
 from kvpaged.figures.page_view import PageView, pages_of
 from kvpaged.figures.picture import Picture
 from kvpaged.page_pool import PagePool
 from kvpaged.replay import Replay
+from kvpaged.wording import count_of
 
 _GAP = 6
 

@@ -11,6 +11,7 @@ from kvpaged.figures.picture import Picture
 from kvpaged.figures.rows import Decode
 from kvpaged.figures.svg import label, path, rect
 from kvpaged.prefix_cache import PrefixCache, PrefixNode
+from kvpaged.wording import count_of
 
 _STEP, _GAP, _ROOT = 30, 12, 64
 
@@ -108,7 +109,7 @@ def _root(x: float, y: float, cache_salt: Hashable, height: float) -> str:
 
 
 def _describe(pages: Sequence[TriePage], words: Sequence[Sequence[str]]) -> str:
-    sentences = [f"The prefix cache is a trie of {len(pages)} page{'s' * (len(pages) != 1)}."]
+    sentences = [f"The prefix cache is a trie of {count_of(len(pages), 'page')}."]
     for page, said in zip(pages, words, strict=True):
         above = "the root" if isinstance(page.above, Root) else f"page {pages[page.above].view.page_id}"
         owners = [owner_name(owner) for owner in page.view.uses]

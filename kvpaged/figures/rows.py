@@ -3,12 +3,13 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from kvpaged.figures.language import Owner, count_of, owner_colour, owner_name
+from kvpaged.figures.language import Owner, owner_colour, owner_name
 from kvpaged.figures.page_shape import visible
 from kvpaged.figures.page_view import PageView, use_of_page
 from kvpaged.figures.svg import label, rect
 from kvpaged.page_table import PageTable
 from kvpaged.sequence import Sequence
+from kvpaged.wording import count_of
 
 Decode = Callable[[int], str]
 

@@ -1,7 +1,7 @@
 """Who shares what: one line for each sequence, a page that several of them own drawn across their lines."""
 
 from kvpaged.cache import PagedKVCache
-from kvpaged.figures.language import count_of, listed
+from kvpaged.figures.language import listed
 from kvpaged.figures.page_shape import PageShape, slot_width_for
 from kvpaged.figures.page_view import pages_of_cache
 from kvpaged.figures.picture import Picture
@@ -9,6 +9,7 @@ from kvpaged.figures.rows import Decode, Row, rows_of
 from kvpaged.figures.sequence_names import sequence_names
 from kvpaged.figures.svg import path
 from kvpaged.sequence import Sequence
+from kvpaged.wording import count_of
 
 _GAP, _MARGIN = 12, 112
 

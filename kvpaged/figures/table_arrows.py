@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from kvpaged.cache import PagedKVCache
-from kvpaged.figures.language import count_of, listed, owner_colour
+from kvpaged.figures.language import listed, owner_colour
 from kvpaged.figures.page_shape import PageShape
 from kvpaged.figures.page_view import PageView, pages_of
 from kvpaged.figures.picture import Picture
@@ -12,6 +12,7 @@ from kvpaged.figures.svg import arrow, label, rect
 from kvpaged.page_pool import PagePool
 from kvpaged.page_table import PageTable
 from kvpaged.sequence import Sequence
+from kvpaged.wording import count_of
 
 _ENTRY, _GAP, _DROP, _MOST = 34, 8, 84, 10
 

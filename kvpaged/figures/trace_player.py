@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from html import escape
 
 from kvpaged.events import Event, EventKind
-from kvpaged.figures.language import count_of, owner_colour
+from kvpaged.figures.language import owner_colour
 from kvpaged.figures.page_map import draw_pages
 from kvpaged.figures.page_shape import visible
 from kvpaged.figures.page_view import pages_of_replay
@@ -13,6 +13,7 @@ from kvpaged.figures.rows import Decode
 from kvpaged.figures.sequence_names import request_names, sequence_names
 from kvpaged.figures.whole_page import whole_page
 from kvpaged.replay import Replay
+from kvpaged.wording import count_of
 
 INTERESTING = (
     EventKind.SHARE,

@@ -14,6 +14,7 @@ from kvpaged.events import EventKind, EventLog
 from kvpaged.hybrid.groups import FullAttention, Group
 from kvpaged.page_pool import OutOfPages, PagePool
 from kvpaged.tokens import TOKEN_BYTES, as_tokens
+from kvpaged.wording import count_of
 
 NULL_PAGE = 0  # stands where there is no page. It is the first that the pool hands out, hence its number
 
@@ -115,7 +116,7 @@ class GroupedPrefixCache:
         victims = self._choose_victims(shortage)
         if len(victims) < shortage:
             raise OutOfPages(
-                f"asked for {n} page{'s' * (n != 1)}: of {self.pool.num_pages}, {self.pool.num_free} are free and "
+                f"asked for {count_of(n, 'page')}: of {self.pool.num_pages}, {self.pool.num_free} are free and "
                 f"{len(victims)} more can be evicted; release a sequence, or open a larger pool"
             )
         self._drop(victims)

@@ -12,6 +12,7 @@ from kvpaged.exercises.exercise import Seen
 from kvpaged.exercises.museum.in_place import in_place_of
 from kvpaged.exercises.museum.piece import BY_COUNT, Piece, Trial
 from kvpaged.exercises.verdict import Verdict
+from kvpaged.wording import count_of
 
 MOST_STEPS = 1_000
 
@@ -32,7 +33,7 @@ class Conviction:
         return self._verdict()._repr_html_()
 
     def _verdict(self) -> Verdict:
-        first = f"convicted after {self.steps} random step{'s' * (self.steps != 1)}."
+        first = f"convicted after {count_of(self.steps, 'random step')}."
         return Verdict(self.number, False, (first, self.words, self.objection))
 
 

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping
 from kvpaged import mini
 from kvpaged.exercises.exercise import Seen
 from kvpaged.exercises.small_cache import views_of
-from kvpaged.figures.language import count_of
 from kvpaged.figures.page_map import draw_pages
 from kvpaged.figures.page_view import Use
 from kvpaged.figures.picture import Picture
+from kvpaged.wording import count_of
 
 Beginning = tuple[str, int, int]  # whose, how many tokens there were, how many of them were found
 STOPPED = "stopped before the end"

@@ -2,11 +2,12 @@
 
 from kvpaged.cache import PagedKVCache
 from kvpaged.events import EventKind, EventLog
-from kvpaged.figures.language import count_of, owner_name
+from kvpaged.figures.language import owner_name
 from kvpaged.figures.picture import Picture
 from kvpaged.figures.playground.base import PAGE_SIZE, Control, Playground
 from kvpaged.figures.playground.words import Words
 from kvpaged.figures.sharing_map import sharing_map
+from kvpaged.wording import count_of
 
 
 class ForkPlayground(Playground):

@@ -1,10 +1,10 @@
 """A pool to allocate from, to share and to release by hand."""
 
-from kvpaged.figures.language import count_of
 from kvpaged.figures.page_map import page_map
 from kvpaged.figures.picture import Picture
 from kvpaged.figures.playground.base import Control, Playground
 from kvpaged.page_pool import PagePool
+from kvpaged.wording import count_of
 
 
 class PoolPlayground(Playground):

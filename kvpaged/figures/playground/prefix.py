@@ -1,12 +1,12 @@
 """Two prompts to type: the trie that they leave in the prefix cache, and what the second finds there."""
 
 from kvpaged.cache import PagedKVCache
-from kvpaged.figures.language import count_of
 from kvpaged.figures.picture import Picture
 from kvpaged.figures.playground.base import PAGE_SIZE, Control, Playground
 from kvpaged.figures.playground.words import Words
 from kvpaged.figures.prefix_trie import prefix_trie
 from kvpaged.page_table import pages_for
+from kvpaged.wording import count_of
 
 
 class PrefixPlayground(Playground):

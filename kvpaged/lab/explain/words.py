@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from kvpaged.lab.explain.explanation import Explanation
 from kvpaged.lab.explain.parting import Parting
+from kvpaged.wording import count_of
 
 UPPER_BOUND = (
     "Requests are taken one after another, each computed before the next begins. A server works on many at once: "
@@ -18,7 +19,7 @@ def headline(found: Explanation) -> str:
         pages = f"in pages of {found.page_size} tokens"
     else:
         pages = f"in blocks of {found.page_size} tokens" if found.page_size else "in blocks of unknown sizes"
-    requests = f"{len(found.verdicts):,} request{'s' * (len(found.verdicts) != 1)}"
+    requests = count_of(len(found.verdicts), "request")
     return f"{requests} of {found.tokens.total:,} prompt tokens, {pages}."
 
 
