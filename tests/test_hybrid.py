@@ -218,6 +218,21 @@ def test_full_attention_loses_the_page_at_the_end_first() -> None:
         assert hit(cache, range(16)) == num_tokens
 
 
+def test_what_the_end_of_a_path_needs_goes_last_and_a_node_with_its_last_page() -> None:
+    cache = cache_of(*THREE_KINDS)
+    run(cache, list(range(20)), chunk=4).release()
+    path = [node for node, _, _ in cache.prefix.nodes()]
+    order = []
+    while len(cache.prefix):
+        assert [node.parent is None for node in path] == [False] * 5
+        before = [list(node.pages) for node in path]
+        cache.prefix.evict(1)
+        gone = [(g, i) for i in range(5) for g in range(3) if before[i][g] != path[i].pages[g]]
+        order += [f"{'FWS'[group]}{index}" for group, index in gone]
+    assert " ".join(order) == "W0 S0 W1 S1 W2 S2 S3 F4 F3 F2 F1 F0 W4 W3 S4"
+    assert [node.parent is None for node in path] == [True] * 5  # the last of the pages was in the last of the nodes
+
+
 def test_the_least_recently_used_path_goes_first() -> None:
     cache = cache_of(FullAttention(1))
     for first in (100, 200, 300):

@@ -447,6 +447,14 @@ def test_when_pages_are_short_what_waits_is_stored_first(tmp_path: Path) -> None
     assert world.tier.num_written >= 4
 
 
+def test_what_is_evicted_is_stored_before_it_goes_and_what_the_tier_has_is_not_stored_again(tmp_path: Path) -> None:
+    world = World(tmp_path, num_pages=8, store=Store.WHEN_EVICTED)
+    for found in (0, 16):
+        assert world.serve(LONG) == found
+        assert world.cache.prefix.evict(8) == 5
+        assert (world.cache.pool.num_free, len(world.cache.outbound), world.tier.num_written) == (8, 0, 4)
+
+
 class Careless(Transfers):
     """Knows what is under way, and owns nothing of it: the race of vLLM #29870, #30166 and #52360."""
 

@@ -90,7 +90,7 @@ class GroupedPrefixCache:
         return tables
 
     def touch(self, path: Sequence[Node]) -> None:
-        """Note that the end of a path is used now; a page before the one that it follows, so that leaves are oldest."""
+        """Note that the pages needed at the end of a path are used now, the last first: so the leaf stays oldest."""
         for group, (kind, _) in enumerate(self.groups):
             for index in reversed(kind.needed(len(path) * self.page_size, self.page_size)):
                 if path[index].pages[group] != NULL_PAGE:
