@@ -86,8 +86,8 @@ class PagedCache(Cache):
         left = _left.setdefault(memory, WeakSet())
         self._others = memory.sequences.difference(left)  # as of the last pass: they survive an interrupt of it
         self._rows: list[Row] = []
-        hooks: list[RemovableHandle] = []
-        self._leave = finalize(self, _leave, hooks, self._rows, left)
+        self._hooks: list[RemovableHandle] = []
+        self._dropped = finalize(self, _leave, self._hooks, self._rows, left)
         with self._salvaging():
             for sequence in memory.sequences.intersection(left):
                 sequence.release()
@@ -96,8 +96,8 @@ class PagedCache(Cache):
             self._columns = min(row.padding + row.sequence.num_cached_tokens for row in self._rows)
             self.num_cached_tokens = [max(0, self._columns - row.padding) for row in self._rows]
             before, after = _weak(self._before_forward), _weak(self._after_forward)
-            hooks.append(served.model.register_forward_pre_hook(before, with_kwargs=True))
-            hooks.append(served.model.register_forward_hook(after, with_kwargs=True, always_call=True))
+            self._hooks.append(served.model.register_forward_pre_hook(before, with_kwargs=True))
+            self._hooks.append(served.model.register_forward_hook(after, with_kwargs=True, always_call=True))
 
     @property
     def sequences(self) -> list[PagedSequence]:
@@ -116,8 +116,9 @@ class PagedCache(Cache):
 
     def release(self) -> None:
         """Give the pages back; the prefix cache keeps what was computed. This cache is of no more use then."""
-        self._leave()
+        _remove(self._hooks)
         self.pick([])
+        self._dropped.detach()
 
     def __enter__(self) -> PagedCache:
         return self
@@ -140,7 +141,7 @@ class PagedCache(Cache):
         except REFUSALS:
             raise
         except BaseException:
-            self._leave()
+            _remove(self._hooks)
             self._rows.clear()
             self._step = None
             self.memory.salvage(self._others & self.memory.sequences)
@@ -342,7 +343,13 @@ def _weak(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _leave(hooks: list[RemovableHandle], rows: list[Row], left: WeakSet[PagedSequence]) -> None:
-    """Take the hooks of a cache off its model; note its sequences."""
-    for hook in hooks:
-        hook.remove()
+    """Take the hooks of a cache that is gone off its model; note its sequences."""
+    _remove(hooks)
     left.update(row.sequence for row in rows)
+
+
+def _remove(hooks: list[RemovableHandle]) -> None:
+    """Take hooks off their model; if that is interrupted, it can be done again."""
+    while hooks:
+        hooks[-1].remove()
+        hooks.pop()
