@@ -481,3 +481,17 @@ def test_the_page_tables_given_to_attention_are_those_of_the_sequences(monkeypat
     engine.submit(STORY.text, BeamSearchParams(beam_width=4))
     run(engine)
     assert seen > 100
+
+
+def test_a_request_and_its_branch_say_what_they_have() -> None:
+    engine = Engine(load_model("recall"), 8, 4)
+    request = engine.submit([5], SamplingParams(temperature=0, max_tokens=1))
+    [branch] = request.branches
+    assert repr(request) == f"Request(id={request.id}, 1 prompt token, 1 branch)"
+    assert repr(branch) == f"Branch(0 of request {request.id}, 0 tokens, None)"
+    engine.step()
+    assert repr(request) == f"Request(id={request.id}, 1 prompt token, finished)"
+    assert repr(branch) == f"Branch(0 of request {request.id}, 1 token, None)"
+    twofold = engine.submit([5, 6], SamplingParams(n=2, max_tokens=3, ignore_eos=True))
+    engine.step()
+    assert repr(twofold) == f"Request(id={twofold.id}, 2 prompt tokens, 2 branches)"

@@ -225,3 +225,10 @@ def test_every_size_must_be_at_least_one(name: str) -> None:
 def test_other_dtypes_are_refused(dtype: torch.dtype) -> None:
     with pytest.raises(ValueError, match=f"dtype is {dtype}; pages hold torch.float32"):
         PageStorage(1, 1, 1, 1, 1, dtype)
+
+
+def test_a_storage_says_how_much_it_holds_of_what() -> None:
+    many = PageStorage(num_pages=20, page_size=4, num_layers=2, num_kv_heads=3, head_dim=8)
+    assert repr(many) == "PageStorage(20 pages of 4 slots, 2 layers, 3 kv heads of 8, torch.float32, 30,720 bytes)"
+    one = PageStorage(num_pages=1, page_size=1, num_layers=1, num_kv_heads=1, head_dim=2)
+    assert repr(one) == "PageStorage(1 page of 1 slot, 1 layer, 1 kv head of 2, torch.float32, 16 bytes)"

@@ -1,8 +1,6 @@
 """Numbers of things, in words: one is one, and no other number is."""
 
-from kvpaged.engine import Engine
-from kvpaged.model import load_model
-from kvpaged.page import PageStorage
+from kvpaged import PagedKVCache
 from kvpaged.wording import count_of
 
 
@@ -16,11 +14,10 @@ def test_a_noun_that_takes_more_than_an_s_brings_its_plural() -> None:
 
 
 def test_what_holds_one_of_each_says_so() -> None:
-    storage = PageStorage(num_pages=1, page_size=1, num_layers=1, num_kv_heads=1, head_dim=2)
-    assert repr(storage).startswith("PageStorage(1 page of 1 slot, 1 layer, 1 kv head of 2, ")
-    engine = Engine(load_model("recall"), 4, 4)
-    request = engine.submit([5])
-    assert repr(request) == f"Request(id={request.id}, 1 prompt token, 1 branch)"
-    sequence = engine.cache.sequence([5])
+    cache = PagedKVCache(4, 4)
+    sequence = cache.sequence([5])
     assert repr(sequence) == "Sequence(id=0, 1 token, 0 computed, pages=[0])"
-    assert repr(engine.cache) == "PagedKVCache(num_pages=4, page_size=4, 1 sequence, 0 pages cached, 3 free)"
+    assert repr(cache) == "PagedKVCache(num_pages=4, page_size=4, 1 sequence, 0 pages cached, 3 free)"
+    sequence.mark_computed()
+    sequence.release()
+    assert repr(cache.prefix) == "PrefixCache(page_size=4, 1 page held)"
