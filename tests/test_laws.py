@@ -103,3 +103,25 @@ def test_the_beginning_of_a_transfer_is_told_from_every_later_page_of_another(pa
         f"law 2: page {page} cannot hold both (7, 7) for transfer 1 and (7, 7) for transfer 0, after different tokens"
     ):
         cache.check()
+
+
+def test_what_follows_a_cached_page_is_told_from_what_follows_a_page_under_way() -> None:
+    cache = PagedKVCache(8, 2)
+    page, cached = cache.pool.allocate_many(2)
+    cache.prefix.insert([2, 2], [cached])
+    for text in ([3, 3, 7, 7], [2, 2, 7, 7]):
+        cache.transfers.begin(pack(text), [page])
+    cache.pool.release_many([page, cached])
+    with convicted(
+        f"law 2: page {page} cannot hold both (7, 7) for transfer 1 and (7, 7) for transfer 0, after different tokens"
+    ):
+        cache.check()
+
+
+def test_a_prefix_cache_that_has_lost_count_says_both_numbers() -> None:
+    cache = PagedKVCache(8, 4)
+    sequence = cache.sequence(range(8))
+    sequence.mark_computed()
+    cache.prefix._num_pages = 3
+    with convicted("the prefix cache holds 2 pages, but says 3"):
+        cache.check()
