@@ -133,15 +133,16 @@ class PackedAttention:
         refuse_other_devices(page_tables=page_tables, seq_lens=seq_lens, query_lens=query_lens)
         self.backend = backend or default_backend(storage.head_dim)
         self._storage, self._page_tables, self._seq_lens = storage, page_tables, seq_lens
-        self._num_queries = int(query_lens.sum())
         if self.backend == "kernel":
             from kvpaged.kernel import Plan
 
             pages = storage.num_pages, storage.page_size
-            self._plan = Plan(page_tables, seq_lens, query_lens, *pages, by_page=storage.attention is not None)
+            self.plan = Plan(page_tables, seq_lens, query_lens, *pages, by_page=storage.attention is not None)
+            self._num_queries = self.plan.num_queries
         else:
             self._tables = [self._table(sequence, length) for sequence, length in enumerate(seq_lens.tolist())]
             self._query_lens = query_lens.tolist()
+            self._num_queries = sum(self._query_lens)
             for q_len, table in zip(self._query_lens, self._tables, strict=True):
                 _check_lengths(q_len, len(table))
         self._begin(query_lens)
@@ -165,7 +166,7 @@ class PackedAttention:
     def _in_place(self, layer: int, query: Tensor) -> Tensor:
         from kvpaged.kernel import attention
 
-        return attention(self._plan, query, self._storage.keys(layer), self._storage.values(layer))
+        return attention(self.plan, query, self._storage.keys(layer), self._storage.values(layer))
 
     def _gathered(self, layer: int, query: Tensor, table: PageTable) -> Tensor:
         return contiguous_attention(query, *self._storage.read(layer, table))

@@ -109,6 +109,15 @@ class PageStorage:
         self._check_layer(layer)
         return self._layer_values[layer]
 
+    def unwatched(self) -> tuple[Tensor, Tensor] | None:
+        """K and V of all layers, for one who writes and reads them without a call for each layer.
+
+        None if that would pass by somebody: where pages are of another class, or a method of these was replaced.
+        """
+        if type(self) is PageStorage and vars(PageStorage).keys().isdisjoint(vars(self)):
+            return self._keys, self._values
+        return None
+
     def __getitem__(self, page_id: int) -> KVPage:
         """One page as views. Raises IndexError for a page that does not exist."""
         self._check_page(page_id)

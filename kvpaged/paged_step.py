@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence as Listed
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -15,6 +15,9 @@ from kvpaged.attention import attention_on
 from kvpaged.page import PageStorage
 from kvpaged.page_table import PageTable, pages_for
 from kvpaged.sequence import Sequence
+
+if TYPE_CHECKING:
+    from kvpaged.kernel.one_pass import Pages
 
 
 class Span(NamedTuple):
@@ -46,10 +49,10 @@ class PagedStep:
             row += stop - start
         self._slots = as_int64(slots)
         self._written = as_int64([each for each in range(row) if each not in known]) if known else None
-        tables = _rows([span.sequence.table for span in spans])
-        lengths = np.array([(span.stop, span.stop - span.start) for span in spans], dtype=np.int32).reshape(-1, 2)
-        seq_lens, query_lens = torch.from_numpy(lengths.T.copy()).unbind()
-        self._attention = attention_on(storage)(storage, torch.from_numpy(tables), seq_lens, query_lens)
+        tables = torch.from_numpy(_rows([span.sequence.table for span in spans]))
+        seq_lens = _as_int32([span.stop for span in spans])
+        query_lens = _as_int32([span.stop - span.start for span in spans])
+        self._attention = attention_on(storage)(storage, tables, seq_lens, query_lens)
         self._num_pages = sum(pages_for(span.stop, storage.page_size) for span in spans)
 
     def write(self, layer: int, keys: Tensor, values: Tensor) -> None:
@@ -68,10 +71,27 @@ class PagedStep:
             self.gathered_pages += self._num_pages
         return self._attention(layer, query)
 
+    def __call__(self, layer: int, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """The same as `attend`. A model that is handed the step itself may do all layers at once, see `unwatched`."""
+        return self.attend(layer, query, keys, values)
+
+    def unwatched(self) -> Pages | None:
+        """All that `attend` uses, for a kernel that does its work in all layers; None if somebody would miss that."""
+        pages = self.storage.unwatched()
+        if pages is None or self._written is not None or self._attention.backend != "kernel":
+            return None
+        from kvpaged.kernel.one_pass import Pages
+
+        return Pages(self._attention.plan, self._slots, *pages)
+
 
 def as_int64(numbers: list[int]) -> Tensor:
     """int64 [n]. By way of numpy, in a seventh of the time that `torch.tensor` takes."""
     return torch.from_numpy(np.array(numbers, dtype=np.int64))
+
+
+def _as_int32(numbers: list[int]) -> Tensor:
+    return torch.from_numpy(np.array(numbers, dtype=np.int32))
 
 
 def _rows(tables: Listed[PageTable]) -> NDArray[np.int32]:

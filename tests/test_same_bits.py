@@ -1,6 +1,7 @@
 """The bits of a request's logits, K and V depend on the weights and on its own tokens, and on nothing else."""
 
 from collections import Counter
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -8,9 +9,10 @@ from torch import Tensor
 
 from kvpaged.attention import PackedAttention, streaming_attention
 from kvpaged.engine import Engine, SamplingParams
-from kvpaged.kernel import layers
+from kvpaged.kernel import layers, one_pass
 from kvpaged.model import load_model
 from kvpaged.page_table import PageTable, pages_for
+from kvpaged.paged_step import PagedStep
 from support.same_bits import BitsEpisode, compare_bits
 from support.simulation import SimulationFailed
 
@@ -61,6 +63,20 @@ def test_attention_cut_otherwise_in_a_batch_is_noticed(monkeypatch: pytest.Monke
         return output
 
     monkeypatch.setattr(PackedAttention, "__call__", cut_by_the_batch)
+    monkeypatch.setattr(PagedStep, "unwatched", lambda _: None)
+    with pytest.raises(SimulationFailed, match="other logits behind|other K or V of"):
+        compare_all()
+
+
+def test_a_bit_that_company_changes_in_a_pass_of_one_call_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = one_pass.run_layers
+
+    def nudged(stream: layers.Stream, weights: Sequence[layers.Weights], pages: one_pass.Pages) -> bool:
+        if stream.num_tokens == 2:
+            stream._hidden[1, 0] *= 1 + 2**-23
+        return honest(stream, weights, pages)
+
+    monkeypatch.setattr(one_pass, "run_layers", nudged)
     with pytest.raises(SimulationFailed, match="other logits behind|other K or V of"):
         compare_all()
 

@@ -220,7 +220,7 @@ class Engine:
             batch = pack(chunks, self._storage)
             packed = perf_counter()
             self._books.is_computing = True
-            logits = fast(self.model)(batch.tokens, batch.positions, batch.pages.attend, batch.logits_at)
+            logits = fast(self.model)(batch.tokens, batch.positions, batch.pages, batch.logits_at)
             self._books.is_computing = False
             computed = perf_counter()
             self._books.finish(advance(chunks, logits, self._scheduler, self._counters))

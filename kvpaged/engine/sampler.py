@@ -39,9 +39,10 @@ def uniform(seed: int, index: int, position: int) -> float:
 
 def check_logits(logits: Tensor, rows: Sequence[int]) -> None:
     """Raise ValueError if a row has no largest number to go by: with NaN or +inf in it, or -inf everywhere."""
-    for largest in logits[torch.tensor(rows)].amax(dim=-1).tolist():
-        if not math.isfinite(largest):
-            raise ValueError(f"the model's logits are no numbers to choose by: the largest is {largest}")
+    largest = logits.amax(dim=-1).tolist()
+    for row in rows:
+        if not math.isfinite(largest[row]):
+            raise ValueError(f"the model's logits are no numbers to choose by: the largest is {largest[row]}")
 
 
 def draw(logits: Tensor, draws: Sequence[Draw]) -> list[int]:

@@ -1,7 +1,8 @@
 """Attention and writes on the pages in place, compiled: the calls, and what they refuse.
 
 The code that is compiled, and what makes it fast, is in `kvpaged.kernel.compiled`; its threads are in
-`kvpaged.kernel.team`, and the layers of a decoder in `kvpaged.kernel.layers`.
+`kvpaged.kernel.team`, the layers of a decoder in `kvpaged.kernel.layers`, and all of them in one call in
+`kvpaged.kernel.one_pass`.
 """
 
 # What numba compiles has no annotations.
@@ -9,6 +10,7 @@ The code that is compiled, and what makes it fast, is in `kvpaged.kernel.compile
 
 import functools
 from collections.abc import Callable, Sequence
+from operator import mul
 from typing import Any
 
 import numpy as np
@@ -58,10 +60,29 @@ class Plan:
             _refuse(sequence, tables[sequence].tolist(), lengths[sequence], counts[sequence], num_pages, page_size)
         self.items = np.empty((most, 4), dtype=np.int64)
         self.members = np.empty((most, QUERIES), dtype=np.int64)
-        self.first_partial = np.empty(counts.sum() + 1, dtype=np.int64)
+        listed = counts.tolist()  # in Python, where a few numbers are added up in a tenth of numpy's time
+        self.num_queries = sum(listed)
+        self.num_pairs = sum(map(mul, lengths.tolist(), listed))  # of a query and a token, about
+        self.first_partial = np.empty(self.num_queries + 1, dtype=np.int64)
         self.num_items = plan(tables, lengths, counts, page_size, by_page, self.items, self.members, self.first_partial)
         self.num_partials = int(self.first_partial[-1])
-        self.num_pairs = int(lengths.astype(np.int64) @ counts)  # of a query and a token, about
+
+    def arguments(self, query: Tensor, output: Tensor, partial: Tensor, pages: Sequence[int]) -> tuple[int, ...]:
+        """What a compiled attention is told behind where K and V are. pages: how many, their kv heads and slots."""
+        return (
+            query.data_ptr(),
+            output.data_ptr(),
+            partial.data_ptr(),
+            self.page_tables.data_ptr(),
+            self.items.ctypes.data,
+            self.members.ctypes.data,
+            self.first_partial.ctypes.data,
+            *query.shape,
+            *pages,
+            *self.page_tables.shape,
+            self.num_items,
+            self.num_partials,
+        )
 
 
 def attention_on_codes(plan: Plan, query: Tensor, keys: CodedPages, values: CodedPages, tail_of: Tensor) -> Tensor:
@@ -108,26 +129,8 @@ def _attend(
     if not num_queries:
         return output.to(query.dtype)
     partial = torch.empty(plan.num_partials, heads, head_dim + 2)
-    run(
-        kernel,
-        plan.num_pairs * heads * head_dim,
-        queries.data_ptr(),
-        *addresses[:2],
-        output.data_ptr(),
-        partial.data_ptr(),
-        plan.page_tables.data_ptr(),
-        plan.items.ctypes.data,
-        plan.members.ctypes.data,
-        plan.first_partial.ctypes.data,
-        num_queries,
-        heads,
-        head_dim,
-        *pages,
-        *plan.page_tables.shape,
-        plan.num_items,
-        plan.num_partials,
-        addresses[2],
-    )
+    arguments = *addresses[:2], *plan.arguments(queries, output, partial, pages), addresses[2]
+    run(kernel, plan.num_pairs * heads * head_dim, *arguments)
     return output if query.dtype == torch.float32 else output.to(query.dtype)
 
 

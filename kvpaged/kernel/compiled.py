@@ -48,6 +48,7 @@ PHASES, ARGUMENTS = 5, 20  # at most, of what runs in threads
 CODED = 10  # integers that say where codes are, see `read_block`
 PHASE = 16  # bytes: how many items are taken, how many are done
 BLOCK_SIZE = 2 * PHASES + ARGUMENTS
+STEP = 1 + BLOCK_SIZE  # of a program: a function's address, and its block
 OUTPUTS, TOKENS = 64, 32  # of a linear layer: one work item
 STREAMS = 4  # rows of a weight that one token is multiplied with at a time
 PAIR = LANES // 2  # rows that two tokens are multiplied with
@@ -468,7 +469,7 @@ def project_heads(
     angles = carray(_pointer(angles_at), (num_tokens, head_dim), np.float32)
     half, groups = head_dim // 2, (num_tokens + TOKENS - 1) // TOKENS
     item = _take(phase)
-    while item < (num_heads + 2 * num_kv_heads) * groups:
+    while item < num_head_items(num_tokens, num_heads, num_kv_heads):
         head, token = item // groups, item % groups * TOKENS
         count = min(TOKENS, num_tokens - token)
         if head < num_heads:
@@ -592,8 +593,20 @@ def write(
 ):
     """Copy rows to their slots, if all of these exist and are different. The bytes of a row need no type."""
     slots = carray(_pointer(slots_at), (num_tokens,), np.int64)
-    if not _are_slots(slots, num_pages * page_size):
+    if not are_slots(slots, num_pages * page_size):
         return False
+    copy_rows(
+        slots_at, keys_at, values_at, key_pages_at, value_pages_at, num_tokens, num_kv_heads, page_size, row_bytes
+    )
+    return True
+
+
+@njit(cache=True, nogil=True)
+def copy_rows(
+    slots_at, keys_at, values_at, key_pages_at, value_pages_at, num_tokens, num_kv_heads, page_size, row_bytes
+):
+    """Copy rows to their slots, which all exist."""
+    slots = carray(_pointer(slots_at), (num_tokens,), np.int64)
     for token in range(num_tokens):
         following = slots[min(token + 1, num_tokens - 1)]
         for head in range(num_kv_heads):
@@ -605,7 +618,6 @@ def write(
                 _prefetch_to_write(value_pages_at + at)
             _copy_bytes(key_pages_at + target, keys_at + source, row_bytes)
             _copy_bytes(value_pages_at + target, values_at + source, row_bytes)
-    return True
 
 
 @njit(cache=True, nogil=True)
@@ -616,7 +628,7 @@ def _row_in_layer(slot, head, num_kv_heads, page_size):
 
 
 @njit(cache=True, nogil=True)
-def _are_slots(slots, num_slots):
+def are_slots(slots, num_slots):
     """Whether all slots exist and are different, by a hash table at most half full."""
     size = 2
     while size < 2 * len(slots):
@@ -637,7 +649,7 @@ def _are_slots(slots, num_slots):
 # What threads run. A function gets the address of a block of integers: its arguments, and before them, for each of its
 # phases, how many items of it are taken and how many are done. A thread takes items until none is left, then waits for
 # those that others took; so a phase begins when the one before it is done, and nobody need know how many threads there
-# are. `kvpaged.kernel.team` compiles these functions and runs them.
+# are. `kvpaged.kernel.team` compiles these functions and runs them; `kvpaged.kernel.one_pass`, many in one call.
 
 
 def attention_float32(block):
@@ -656,7 +668,7 @@ def attention_bfloat16(block):
 def _attention(block, empty):
     """Attend, then merge."""
     phases, a = _open(block)
-    query, keys, values, output, partial, tables, items, members, first_partial = (
+    keys, values, query, output, partial, tables, items, members, first_partial = (
         a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8],
     )  # fmt: skip
     n, heads, head_dim, num_pages, num_kv_heads, page_size, num_sequences, max_pages, num_items, num_partials = (
@@ -667,15 +679,29 @@ def _attention(block, empty):
         phases, query, keys, values, output, partial, tables, items, members, first_partial, n, heads, head_dim,
         num_pages, num_kv_heads, page_size, num_sequences, max_pages, num_items, coded, empty,
     )  # fmt: skip
+    _await(phases, num_items)
     if num_partials:
-        _await(phases, num_items)
-        merge(phases + PHASE, first_partial, partial, output, n, heads, head_dim)
+        phases += PHASE
+        merge(phases, first_partial, partial, output, n, heads, head_dim)
+        _await(phases, n)
+
+
+def write_rows(block):
+    """Copy rows to their slots, which all exist. One item is all of it."""
+    phases, a = _open(block)
+    key_pages, value_pages, slots, keys, values, n, num_kv_heads, page_size, row_bytes = (
+        a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8],
+    )  # fmt: skip
+    if _take(phases) == 0:
+        copy_rows(slots, keys, values, key_pages, value_pages, n, num_kv_heads, page_size, row_bytes)
+        _done(phases)
+    _await(phases, 1)
 
 
 def begin_layer(block):
     """From the stream to query, keys and values: RMSNorm, linear layers, rotary positions."""
     phases, a = _open(block)
-    hidden, normed, n, width, norm, epsilon, query_weight, key_weight, value_weight = (
+    norm, query_weight, key_weight, value_weight, hidden, normed, n, width, epsilon = (
         a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8],
     )  # fmt: skip
     kind, num_heads, num_kv_heads, head_dim, angles, query, keys, values = (
@@ -683,18 +709,20 @@ def begin_layer(block):
     )  # fmt: skip
     normalize(phases, hidden, n, width, norm, epsilon, normed)
     _await(phases, n)
+    phases += PHASE
     project_heads(
-        phases + PHASE, normed, n, width, query_weight, key_weight, value_weight, kind, num_heads, num_kv_heads,
-        head_dim, angles, query, keys, values,
+        phases, normed, n, width, query_weight, key_weight, value_weight, kind, num_heads, num_kv_heads, head_dim,
+        angles, query, keys, values,
     )  # fmt: skip
+    _await(phases, num_head_items(n, num_heads, num_kv_heads))
 
 
 def finish_layer(block):
     """What attention found goes into the stream, and the feed-forward half after it."""
     phases, a = _open(block)
-    attended, n, attended_width, output_weight, hidden, normed, width = a[0], a[1], a[2], a[3], a[4], a[5], a[6]
-    kind, norm, epsilon, gate, up, inner, inner_width, inner_stride, down = (
-        a[7], a[8], a[9], a[10], a[11], a[12], a[13], a[14], a[15],
+    output_weight, norm, gate, up, down, attended, n, attended_width = a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7]
+    hidden, normed, width, kind, epsilon, inner, inner_width, inner_stride = (
+        a[8], a[9], a[10], a[11], a[12], a[13], a[14], a[15],
     )  # fmt: skip
     project(phases, attended, n, attended_width, attended_width, output_weight, kind, width, hidden, True)
     _await(phases, num_items_of(n, width))
@@ -706,6 +734,7 @@ def finish_layer(block):
     _await(phases, num_items_of(n, inner_width))
     phases += PHASE
     project(phases, inner, n, inner_width, inner_stride, down, kind, width, hidden, True)
+    _await(phases, num_items_of(n, width))
 
 
 def find_logits(block):
@@ -726,6 +755,13 @@ def multiply_rows(block):
     project(phases, rows, n, width, width, weight, kind, outputs, output, False)
 
 
+def run_steps(block):
+    """Some of the functions above, each on a block of its own, one after another: the steps of a program."""
+    _, a = _open(block)
+    for step in range(a[1]):
+        _call_step(a[0] + step * STEP * _ADDRESS_BYTES)
+
+
 @njit(cache=True, nogil=True)
 def _open(block):
     """The address of a block's phases, and its arguments."""
@@ -738,6 +774,12 @@ def _await(phase, num_items):
     """Wait until all items of a phase are done."""
     while _num_done(phase) < num_items:
         pass
+
+
+@njit(cache=True, nogil=True)
+def num_head_items(num_tokens, num_heads, num_kv_heads):
+    """Work items of a layer's query, keys and values: a head of so many tokens."""
+    return (num_heads + 2 * num_kv_heads) * ((num_tokens + TOKENS - 1) // TOKENS)
 
 
 @njit(cache=True, nogil=True)
@@ -1196,6 +1238,18 @@ def _num_done(_typing, phase):
         return b.load_atomic(_at(b, values[0], _ADDRESS_BYTES, _ADDRESS), "acquire", 8)
 
     return _emitted(types.int64, (phase,), emit)
+
+
+@intrinsic
+def _call_step(_typing, step):
+    """Call the function whose address stands there, on the block behind it."""
+
+    def emit(b: ir.IRBuilder, values: list[ir.Value]) -> None:
+        function = ir.FunctionType(ir.VoidType(), [_ADDRESS.as_pointer()]).as_pointer()
+        address = b.load(_at(b, values[0], 0, _ADDRESS))
+        b.call(b.inttoptr(address, function), [_at(b, values[0], _ADDRESS_BYTES, _ADDRESS)])
+
+    return _emitted(types.void, (step,), emit)
 
 
 @intrinsic

@@ -4,6 +4,7 @@ Weights are read where a model stores them, as float32, float16 or bfloat16; wha
 the same bits whatever other tokens are computed with it (see `kvpaged.kernel.compiled`).
 """
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -45,57 +46,60 @@ class Stream:
 
     def begin(self, layer: Weights) -> tuple[Tensor, Tensor, Tensor]:
         """Query, keys and values, float32 [n, heads, head_dim], before attention; query and keys are turned."""
-        n, head_dim = self.num_tokens, self.head_dim
-        heads, kv_heads = layer.query.shape[0] // head_dim, layer.key.shape[0] // head_dim
-        query = torch.empty(n, heads, head_dim)
-        keys, values = torch.empty(n, kv_heads, head_dim), torch.empty(n, kv_heads, head_dim)
-        run(
-            begin_layer,
-            n * self.width * head_dim * (heads + 2 * kv_heads),
+        projected = self.room_for_heads(layer)
+        work = self.num_tokens * self.width * sum(weight.shape[0] for weight in layer[1:4])
+        run(begin_layer, work, *addresses(layer[:4]), *self.beginning(layer, *projected))
+        return projected
+
+    def room_for_heads(self, layer: Weights) -> tuple[Tensor, Tensor, Tensor]:
+        """For what `begin` returns."""
+        query, keys, values = (
+            torch.empty(self.num_tokens, weight.shape[0] // self.head_dim, self.head_dim) for weight in layer[1:4]
+        )
+        return query, keys, values
+
+    def beginning(self, layer: Weights, query: Tensor, keys: Tensor, values: Tensor) -> tuple[int, ...]:
+        """What `begin_layer` is told behind a layer's first four weights."""
+        return (
             self._hidden.data_ptr(),
             self._normed.data_ptr(),
-            n,
+            self.num_tokens,
             self.width,
-            layer.input_norm.data_ptr(),
             self._epsilon.data_ptr(),
-            layer.query.data_ptr(),
-            layer.key.data_ptr(),
-            layer.value.data_ptr(),
             _KIND[layer.query.dtype],
-            heads,
-            kv_heads,
-            head_dim,
+            query.shape[1],
+            keys.shape[1],
+            self.head_dim,
             self._angles.data_ptr(),
             query.data_ptr(),
             keys.data_ptr(),
             values.data_ptr(),
         )
-        return query, keys, values
 
     def finish(self, layer: Weights, attended: Tensor) -> None:
         """Take in what attention found, float32 [n, heads, head_dim]; then the feed-forward half of the layer."""
-        attended = attended.contiguous()
-        width, (inner_width, _) = attended.shape[1] * attended.shape[2], layer.gate.shape
-        inner = torch.empty(self.num_tokens, -(-inner_width // LANES) * LANES)  # rows with room for whole vectors
-        run(
-            finish_layer,
-            self.num_tokens * self.width * (width + 3 * inner_width),
+        attended, inner = attended.contiguous(), self.inner_room(layer)
+        work = self.num_tokens * self.width * (layer.output.shape[1] + 3 * layer.gate.shape[0])
+        run(finish_layer, work, *addresses(layer[4:]), *self.finishing(layer, attended, inner))
+
+    def inner_room(self, layer: Weights) -> Tensor:
+        """For the inner half of SwiGLU: rows with room for whole vectors."""
+        return torch.empty(self.num_tokens, -(-layer.gate.shape[0] // LANES) * LANES)
+
+    def finishing(self, layer: Weights, attended: Tensor, inner: Tensor) -> tuple[int, ...]:
+        """What `finish_layer` is told behind a layer's other weights."""
+        return (
             attended.data_ptr(),
             self.num_tokens,
-            width,
-            layer.output.data_ptr(),
+            attended.shape[1] * attended.shape[2],
             self._hidden.data_ptr(),
             self._normed.data_ptr(),
             self.width,
             _KIND[layer.output.dtype],
-            layer.post_norm.data_ptr(),
             self._epsilon.data_ptr(),
-            layer.gate.data_ptr(),
-            layer.up.data_ptr(),
             inner.data_ptr(),
-            inner_width,
+            layer.gate.shape[0],
             inner.shape[1],
-            layer.down.data_ptr(),
         )
 
     def keep(self, at: Tensor) -> None:
@@ -121,6 +125,11 @@ class Stream:
             rows.data_ptr(),
         )
         return rows
+
+
+def addresses(tensors: Iterable[Tensor]) -> list[int]:
+    """Where tensors begin."""
+    return [tensor.data_ptr() for tensor in tensors]
 
 
 def linear(rows: Tensor, weight: Tensor) -> Tensor:

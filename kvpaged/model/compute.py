@@ -6,6 +6,7 @@ The three ways to generate give the same tokens; they differ in what they comput
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from weakref import WeakKeyDictionary
 
 import torch
@@ -34,6 +35,7 @@ def open_storage(
     return kind(num_pages, page_size, config.num_layers, config.num_kv_heads, config.head_dim, model.dtype)
 
 
+_version = attrgetter("_version")
 # Walking through a model's modules takes longer than counting over its weights, and is done at each step.
 _listed: WeakKeyDictionary[torch.nn.Module, list[torch.nn.Parameter]] = WeakKeyDictionary()
 
@@ -62,7 +64,7 @@ def _weights(model: LanguageModel) -> tuple[object, int]:
         return module, 0
     if module not in _listed:
         _listed[module] = [weight for weight in module.parameters() if not weight.is_inference()]
-    return module, sum(weight._version for weight in _listed[module])
+    return module, sum(map(_version, _listed[module]))
 
 
 @torch.no_grad()
@@ -82,7 +84,7 @@ def compute(model: LanguageModel, cache: PagedKVCache, sequence: PagedSequence) 
     claim(cache, model)
     pages = PagedStep(storage, [Span(sequence, start, stop)])
     tokens, positions = torch.tensor(sequence.tokens[start:]), torch.arange(start, stop)
-    logits: Tensor = fast(model)(tokens, positions, pages.attend, torch.tensor([stop - start - 1]))[0]
+    logits: Tensor = fast(model)(tokens, positions, pages, torch.tensor([stop - start - 1]))[0]
     sequence.mark_computed()
     return logits
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from kvpaged.model.decoder import Attend, Decoder
 from kvpaged.model.language_model import LanguageModel
 from kvpaged.page import has_numba
+from kvpaged.paged_step import PagedStep
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -85,18 +86,23 @@ class FastDecoder:
         return self._norm.dtype
 
     def __call__(self, tokens: Tensor, positions: Tensor, attend: Attend, logits_at: Tensor | None = None) -> Tensor:
-        """Logits as `Decoder.forward` gives them, in float32."""
-        from kvpaged.kernel.layers import Stream, Weights
+        """Logits as `Decoder.forward` gives them, in float32.
 
-        dtype = self.dtype
-        stream = Stream(self._embed(tokens).float(), self._angles[positions], self._epsilon)
-        for index, weights in enumerate(self._layers):
-            layer = Weights(*weights)
-            if dtype != torch.float32:
-                layer = layer._replace(input_norm=layer.input_norm.float(), post_norm=layer.post_norm.float())
-            projected = stream.begin(layer)
-            attended = attend(index, *(each.to(dtype) for each in projected))
-            stream.finish(layer, attended.float())
+        Where `attend` is a `PagedStep` whose pages nobody watches, all layers are one call, with the same bits.
+        """
+        from kvpaged.kernel.layers import Stream, Weights
+        from kvpaged.kernel.one_pass import run_layers
+
+        dtype, layers = self.dtype, [Weights(*weights) for weights in self._layers]
+        stream = Stream(self._embed(tokens).float(), self._angles.index_select(0, positions), self._epsilon)
+        pages = attend.unwatched() if dtype == torch.float32 and isinstance(attend, PagedStep) else None
+        if pages is None or not run_layers(stream, layers, pages):
+            for index, layer in enumerate(layers):
+                if dtype != torch.float32:
+                    layer = layer._replace(input_norm=layer.input_norm.float(), post_norm=layer.post_norm.float())
+                projected = stream.begin(layer)
+                attended = attend(index, *(each.to(dtype) for each in projected))
+                stream.finish(layer, attended.float())
         if logits_at is not None:
             stream.keep(logits_at)
         return stream.logits(self._norm.float(), self._head)

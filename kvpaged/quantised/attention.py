@@ -31,7 +31,7 @@ class QuantisedAttention(PackedAttention):
     def _in_place(self, layer: int, query: Tensor) -> Tensor:
         from kvpaged.kernel import attention_on_codes
 
-        return attention_on_codes(self._plan, query, *self._storage.coded(layer), self._storage.tail_of)
+        return attention_on_codes(self.plan, query, *self._storage.coded(layer), self._storage.tail_of)
 
     def _gathered(self, layer: int, query: Tensor, table: PageTable) -> Tensor:
         size, outputs = table.page_size, []

@@ -83,6 +83,7 @@ SCENES: dict[str, tuple[Asked, dict[str, int]]] = {
     ),
     "beams": ([(FIRST, BeamSearchParams(beam_width=3, max_tokens=3)), (SECOND, greedy(2))], {}),
     "guesses": ([([*FIRST, *FIRST[:3]], greedy(6)), (SECOND, greedy(3))], {"num_speculative_tokens": 3}),
+    "in one call": ([(FIRST, greedy(3)), (THIRD, greedy(2))], {"poisoned": False}),
     "few pages": ([(TOKENS[:7], greedy(7)), (TOKENS[4:12], greedy(6))], {"num_pages": 5}),
 }
 
@@ -93,7 +94,7 @@ def run_interrupted(name: str, *numbers: int, error: type[BaseException] = Keybo
     Returns how many lines of the package ran.
     """
     (asked, options), events = SCENES[name], EventLog()
-    engine = Engine(MODEL, page_size=4, poisoned=True, events=events, **({"num_pages": 32} | options))
+    engine = Engine(MODEL, page_size=4, events=events, **({"num_pages": 32, "poisoned": True} | options))
     outsider = engine.cache.sequence(range(3)) if "num_pages" not in options else None
     requests = [engine.submit(prompt, params) for prompt, params in asked]
     reported: list[Request] = []
