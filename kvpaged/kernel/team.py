@@ -4,8 +4,9 @@ A function gets the address of a block of integers, in which its work items are 
 another until none is left. So it does not matter how many threads there are, nor when each begins.
 
 On Linux they are the threads of the OpenMP runtime that torch has loaded: a second set of threads, numba's own or
-Python's, would fight with them for the cores. Elsewhere they are Python threads around compiled code, which holds no
-lock.
+Python's, would fight with them for the cores. They wait by spinning, which is quick as long as each has a core. Where
+other programs are busy, let them sleep: OMP_WAIT_POLICY=passive, set before Python starts. Elsewhere they are Python
+threads around compiled code, which holds no lock.
 """
 
 # What numba compiles has no annotations.
@@ -26,7 +27,7 @@ from numba import cfunc, types
 
 from kvpaged.kernel.compiled import BLOCK_SIZE, PHASES
 
-WORTH_A_THREAD = 1 << 19  # multiplications; below it, waking a second thread costs more than it brings
+WORTH_A_THREAD = 1 << 20  # multiplications; below it, waking a second thread costs more than it brings
 _Block = ctypes.c_int64 * BLOCK_SIZE
 _NOTHING_DONE = (0,) * (2 * PHASES)
 
@@ -98,4 +99,4 @@ class announced:
 
 @functools.cache  # the functions are compiled one by one; who waits for several is told once
 def _announce() -> None:
-    print("kvpaged: compiling the kernel for this processor, once; about 20 seconds ...", file=sys.stderr, flush=True)
+    print("kvpaged: compiling the kernel for this processor, once; about 25 seconds ...", file=sys.stderr, flush=True)
