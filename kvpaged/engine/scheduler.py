@@ -152,7 +152,8 @@ class Scheduler:
         """Raise OutOfPages if requests wait for pages that none of them, and no eviction, will ever give back."""
         owned = Counter(node.page_id for node in self.cache.prefix.nodes())
         for branch in self.running:
-            owned.update(branch.sequence.table.page_ids if branch.sequence is not None else ())
+            assert branch.sequence is not None
+            owned.update(branch.sequence.table.page_ids)
         pool = self.cache.pool
         held = sum(count > owned[page_id] for page_id, count in enumerate(pool.ref_counts))
         if held and num_unfinished:
