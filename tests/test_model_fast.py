@@ -1,10 +1,12 @@
 """The fast decoder: what the textbook's computes, with the same bits in whatever company."""
 
+import ctypes
 import logging
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from kvpaged.attention import contiguous_attention
-from kvpaged.model import Decoder, ModelConfig, fast, load_model
+from kvpaged.model import Decoder, ModelConfig, fast, large_pages, load_model
 from kvpaged.model.fast import FastDecoder
 from kvpaged.naive_cache import NoCache
 
@@ -134,6 +136,34 @@ def test_it_reads_the_weights_where_they_are() -> None:
     after = quick(ids, positions, apart)
     assert not torch.equal(after, before)
     assert (after - model(ids, positions, apart)).abs().max() < 1e-4
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="others have no such call")
+def test_large_weights_are_asked_into_large_pages_whole_and_stay_what_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, int, int]] = []
+
+    honest = ctypes.CDLL(None).madvise
+
+    def noted(first: int, size: int, advice: int) -> int:
+        asked.append((first, first + size, advice))
+        return int(honest(ctypes.c_void_p(first), ctypes.c_size_t(size), advice))
+
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: SimpleNamespace(madvise=noted))
+    weights = [torch.randn(rows, 1000) for rows in (2000, 100, 3000)]
+    before = [(weight.data_ptr(), weight.clone()) for weight in weights]
+    monkeypatch.setattr(large_pages.sys, "platform", "elsewhere")
+    large_pages.ask_for_large_pages(weights)
+    assert not asked
+    monkeypatch.setattr(large_pages.sys, "platform", "linux")
+    large_pages.ask_for_large_pages(weights)
+    assert [advice for *_, advice in asked] == [large_pages.WANTED] * 2 + [large_pages.NOW] * 2
+    for (first, stop, _), weight in zip(asked, [weights[0], weights[2]] * 2, strict=True):
+        assert first % large_pages.LARGE == stop % large_pages.LARGE == 0
+        assert 0 <= weight.data_ptr() - first < large_pages.LARGE
+        assert 0 <= stop - weight.data_ptr() - weight.nbytes < large_pages.LARGE
+    for weight, (address, numbers) in zip(weights, before, strict=True):
+        assert weight.data_ptr() == address
+        assert torch.equal(weight, numbers)
 
 
 def test_a_decoder_has_one_fast_form_and_another_model_none() -> None:

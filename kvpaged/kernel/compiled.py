@@ -50,7 +50,6 @@ PHASE = 16  # bytes: how many items are taken, how many are done
 BLOCK_SIZE = 2 * PHASES + ARGUMENTS
 STEP = 1 + BLOCK_SIZE  # of a program: a function's address, and its block
 OUTPUTS, TOKENS = 64, 32  # of a linear layer: one work item
-STREAMS = 4  # rows of a weight that one token is multiplied with at a time
 PAIR = LANES // 2  # rows that two tokens are multiplied with
 BLOCK = 16  # tokens scored between two looks at the page table
 _FLOAT, _INT, _ADDRESS = ir.FloatType(), ir.IntType(32), ir.IntType(64)
@@ -575,7 +574,7 @@ def _multiply_as(empty, tokens_at, num_tokens, tokens_stride, width, weight_at, 
     if num_tokens & 1:
         for done in range(0, count, LANES):
             rows, to, left = weight_at + done * row_bytes, output_at + done * _FLOAT_BYTES, count - done
-            _tile(empty, tokens_at, token_bytes, width, rows, left, to, stride, 1, STREAMS, rows + LANES * row_bytes)
+            _tile(empty, tokens_at, token_bytes, width, rows, left, to, stride, 1, 0, rows)
 
 
 @njit(cache=True, nogil=True)
@@ -1153,7 +1152,8 @@ def _tile(_typing, empty, tokens, token_bytes, width, weights, left, output, str
                 for t in range(height):
                     _add_product(b, sums[t * outputs + o], each[t], weight)
 
-        at_once = STREAMS if height == 1 else outputs  # a token alone waits for memory, which likes few streams
+        # A token alone waits for memory: one row after another is one stream, which the processor itself reads ahead.
+        at_once = 1 if height == 1 else outputs
         for first in range(0, outputs, at_once):
             with _counting(b, _ADDRESS(0), whole, LANES) as (feature, _):
                 for row in range(num_ahead):

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from kvpaged.model.decoder import Attend, Decoder
 from kvpaged.model.language_model import LanguageModel
+from kvpaged.model.large_pages import ask_for_large_pages
 from kvpaged.page import has_numba
 from kvpaged.paged_step import PagedStep
 
@@ -75,6 +76,7 @@ class FastDecoder:
     def __init__(self, decoder: Decoder) -> None:
         self._embed, self._norm, self._head = decoder.embed_tokens, decoder.norm.weight, decoder.lm_head.weight
         self._layers = [_weights_of(layer) for layer in decoder.layers]
+        ask_for_large_pages(decoder.parameters())
         self.config: ModelConfig = decoder.config
         self.checkpoint: Path | None = decoder.checkpoint
         self._epsilon = torch.tensor([decoder.config.rms_norm_eps], dtype=torch.float32)
