@@ -139,7 +139,7 @@ def test_it_reads_the_weights_where_they_are() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="others have no such call")
-def test_large_weights_are_asked_into_large_pages_whole_and_stay_what_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_are_asked_into_large_pages_whole_and_stay_what_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[int, int, int]] = []
 
     honest = ctypes.CDLL(None).madvise
@@ -156,8 +156,8 @@ def test_large_weights_are_asked_into_large_pages_whole_and_stay_what_they_are(m
     assert not asked
     monkeypatch.setattr(large_pages.sys, "platform", "linux")
     large_pages.ask_for_large_pages(weights)
-    assert [advice for *_, advice in asked] == [large_pages.WANTED] * 2 + [large_pages.NOW] * 2
-    for (first, stop, _), weight in zip(asked, [weights[0], weights[2]] * 2, strict=True):
+    assert [advice for *_, advice in asked] == [large_pages.WANTED] * 3 + [large_pages.NOW] * 3
+    for (first, stop, _), weight in zip(asked, weights * 2, strict=True):
         assert first % large_pages.LARGE == stop % large_pages.LARGE == 0
         assert 0 <= weight.data_ptr() - first < large_pages.LARGE
         assert 0 <= stop - weight.data_ptr() - weight.nbytes < large_pages.LARGE

@@ -15,7 +15,7 @@ WANTED, NOW = 14, 25  # what Linux calls MADV_HUGEPAGE and, from 6.1 on, MADV_CO
 
 
 def ask_for_large_pages(tensors: Iterable[Tensor]) -> None:
-    """Let Linux move what tensors of 2 MB and more hold into large pages, at the addresses that it has.
+    """Let Linux move what tensors hold into large pages, with what stands beside it, at the addresses that it has.
 
     That takes a second or so for half a gigabyte. Elsewhere nothing happens, and nothing where Linux will not.
     """
@@ -23,7 +23,7 @@ def ask_for_large_pages(tensors: Iterable[Tensor]) -> None:
         return
     madvise = ctypes.CDLL(None).madvise
     madvise.argtypes = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
-    bounds = [(tensor.data_ptr(), tensor.data_ptr() + tensor.nbytes) for tensor in tensors if tensor.nbytes >= LARGE]
+    bounds = [(tensor.data_ptr(), tensor.data_ptr() + tensor.nbytes) for tensor in tensors]
     for advice in (WANTED, NOW):
         for start, stop in bounds:
             first = start // LARGE * LARGE
