@@ -10,6 +10,8 @@ What makes attention fast:
    of the online softmax change once per tile.
 4. Sixteen numbers at a time, and sixteen dot products summed together: the innermost loops are written in LLVM's vector
    instructions, which it compiles for any processor.
+5. Where many rows read a block of short heads, as in a prompt, its K is turned first: tokens stand in the lanes then,
+   and no sum has to be gathered from lanes.
 
 What keeps the bits: a query is computed in an order that depends on the tokens it sees, and on nothing else. Its tokens
 are cut into splits of 1024 and tiles of 128 from the first token on. Which queries share its work item, how many
@@ -52,6 +54,9 @@ STEP = 1 + BLOCK_SIZE  # of a program: a function's address, and its block
 OUTPUTS, TOKENS = 64, 32  # of a linear layer: one work item
 PAIR = LANES // 2  # rows that two tokens are multiplied with
 BLOCK = 16  # tokens scored between two looks at the page table
+ROWS = 6
+MOST = 4
+WORTH_TURNING = 8  # rows
 _FLOAT, _INT, _ADDRESS = ir.FloatType(), ir.IntType(32), ir.IntType(64)
 _FLOATS, _INTS = ir.VectorType(_FLOAT, LANES), ir.VectorType(_INT, LANES)
 _FLOAT_BYTES, _ADDRESS_BYTES, LINE_BYTES = 4, 8, 64
@@ -185,6 +190,7 @@ def attend(
     rows = np.empty(SPLIT + 4 * BLOCK, np.int64)  # the last 2 * BLOCK: of `block`
     last_rows = np.empty(2 * BLOCK, np.int64)
     block = np.empty((BLOCK, head_dim), np.float32)
+    columns = np.empty((head_dim, BLOCK), np.float32)  # its address is asked for where it is used: that keeps it alive
     for i in range(2 * BLOCK):
         rows[SPLIT + 2 * BLOCK + i] = i % BLOCK * row_bytes
     scaled_at, scores_at = scaled.ctypes.data, scores.ctypes.data
@@ -231,10 +237,19 @@ def attend(
                         )  # fmt: skip
                     row = kv_head * width + blind * group
                     end = kv_head * width + width
+                    turned = end - row >= 2 * ROWS and (head_dim == 2 * LANES or head_dim == 4 * LANES)
+                    if turned:
+                        _turn_block(keys, base, tokens_at, head_dim, columns.ctypes.data)
                     while row < end:
                         q = scaled_at + row * head_dim * _FLOAT_BYTES
                         s = scores_at + (row * TILE + token) * _FLOAT_BYTES
-                        if end - row > 4:
+                        if turned and end - row >= ROWS:
+                            if head_dim == 2 * LANES:
+                                _score_columns(columns.ctypes.data, q, s, 2)
+                            else:
+                                _score_columns(columns.ctypes.data, q, s, 4)
+                            row += ROWS
+                        elif end - row > 4:
                             _score_rows(keys, base, tokens_at, q, head_dim, s)
                             row += 4
                         elif end - row == 4:
@@ -913,6 +928,21 @@ def _sum_each(b: ir.IRBuilder, vectors: list[ir.Value]) -> ir.Value:
     return vectors[0]
 
 
+def _turn(b: ir.IRBuilder, vectors: list[ir.Value]) -> list[ir.Value]:
+    """LANES vectors -> as many, lane j of vector i the lane i of vectors[j]: bit by bit, i and j are exchanged."""
+    bit = 1
+    while bit < LANES:
+        low = _INTS([LANES + (lane ^ bit) if lane & bit else lane for lane in range(LANES)])
+        high = _INTS([LANES + lane if lane & bit else lane ^ bit for lane in range(LANES)])
+        turned = list(vectors)
+        for i in range(LANES):
+            if not i & bit:
+                turned[i] = b.shuffle_vector(vectors[i], vectors[i | bit], low)
+                turned[i | bit] = b.shuffle_vector(vectors[i], vectors[i | bit], high)
+        vectors, bit = turned, 2 * bit
+    return vectors
+
+
 def _add_up(b: ir.IRBuilder, vector: ir.Value) -> ir.Value:
     """The sum of a vector's lanes."""
     name, zero = f"llvm.vector.reduce.fadd.v{LANES}f32", _FLOAT(-0.0)
@@ -1013,6 +1043,60 @@ def _score_rows(_typing, pages, base, row, query, head_dim, scores):
                 _store(b, part, scores, b.mul(b.add(first, _ADDRESS(head * TILE)), _ADDRESS(_FLOAT_BYTES)))
 
     return _emitted(types.void, (pages, base, row, query, head_dim, scores), emit)
+
+
+@intrinsic(prefer_literal=True)
+def _turn_block(_typing, pages, base, row, head_dim, columns):
+    """Write BLOCK rows of K, base and row as for `_score_block`, as float32 columns: [head_dim, BLOCK]."""
+    dtype, itemsize = pages.dtype, pages.dtype.bitwidth // 8
+
+    def emit(b: ir.IRBuilder, values: list[ir.Value]) -> None:
+        _, base, row, head_dim, columns = values
+        for first in range(0, BLOCK, LANES):
+            here = [
+                b.add(base, b.load(_at(b, row, (first + token) * _ADDRESS_BYTES, _ADDRESS))) for token in range(LANES)
+            ]
+            with _counting(b, _ADDRESS(0), head_dim, LANES) as (d, _):
+                turned = _turn(b, [_load(b, each, b.mul(d, _ADDRESS(itemsize)), dtype) for each in here])
+                for i, column in enumerate(turned):
+                    at = b.mul(b.add(d, _ADDRESS(i)), _ADDRESS(BLOCK * _FLOAT_BYTES))
+                    _store(b, column, columns, b.add(at, _ADDRESS(first * _FLOAT_BYTES)))
+
+    return _emitted(types.void, (pages, base, row, head_dim, columns), emit)
+
+
+@intrinsic(prefer_literal=True)
+def _score_columns(_typing, columns, query, scores, chunks):
+    """Scores of a block that is turned, for ROWS rows of `chunks` times LANES numbers; to the bit as in `_score_block`.
+
+    A lane is a token. What stands there in one lane of an accumulator is one vector here, and they are added in the
+    order in which `_sum_each` adds lanes: so nothing moves from lane to lane. The loops are unrolled, or they would
+    take longer than all that is saved.
+    """
+    num_chunks = chunks.literal_value
+
+    def emit(b: ir.IRBuilder, values: list[ir.Value]) -> None:
+        columns, query, scores, _ = values
+        with _counting(b, _ADDRESS(0), _ADDRESS(BLOCK * _FLOAT_BYTES), LANES * _FLOAT_BYTES) as (first, _):
+            here = b.add(columns, first)
+
+            def add_up(lane: int, apart: int) -> list[ir.Value]:
+                """Of each row, the sum of every `apart`-th lane from this one on."""
+                if apart < LANES:
+                    both = add_up(lane, 2 * apart), add_up(lane + apart, 2 * apart)
+                    return [b.fadd(x, y) for x, y in zip(*both, strict=True)]
+                sums: list[ir.Value] = [_fill(0)] * ROWS
+                for d in range(lane, num_chunks * LANES, LANES):
+                    key = _load(b, here, d * BLOCK * _FLOAT_BYTES)
+                    for row in range(ROWS):
+                        at = _at(b, query, (row * num_chunks * LANES + d) * _FLOAT_BYTES, _FLOAT)
+                        sums[row] = _math(b, "fma", key, _splat(b, b.load(at)), sums[row])
+                return sums
+
+            for row, score in enumerate(add_up(0, 1)):
+                _store(b, score, scores, b.add(first, _ADDRESS(row * TILE * _FLOAT_BYTES)))
+
+    return _emitted(types.void, (columns, query, scores, chunks), emit)
 
 
 @intrinsic(prefer_literal=True)
