@@ -47,6 +47,8 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_js_file("print.js", loading_method="defer")
     app.add_js_file("map.js", loading_method="defer")
     app.connect("config-inited", serve_own_files)
+    app.connect("env-before-read-docs", read_side_by_side)
+    app.connect("env-updated", write_in_turn)
     app.connect("autodoc-skip-member", skip_fields)
     app.connect("autodoc-process-docstring", leave_out_inherited)
     app.connect("doctree-read", trim_tracebacks)
@@ -61,6 +63,22 @@ def serve_own_files(app: Sphinx, config: Config) -> None:
     config.templates_path.append(str(HERE / "templates"))
     config.html_static_path += [str(HERE / "vendor"), str(HERE / "static")]
     config.html_static_path += [str(files("kvpaged.figures").joinpath(name)) for name in FIGURE_FILES]
+
+
+def read_side_by_side(app: Sphinx, env: BuildEnvironment, pages: list[str]) -> None:
+    """Run as many notebooks at a time as there are processors, up to four: each takes one, and half a gigabyte.
+
+    Sphinx reads side by side only if each extension says that it may. Two say nothing; they count sections and prepare
+    a LaTeX file when all has been read.
+    """
+    app.parallel = min(4, os.cpu_count() or 1)
+    for extension in app.extensions.values():
+        extension.parallel_read_safe = True if extension.parallel_read_safe is None else extension.parallel_read_safe
+
+
+def write_in_turn(app: Sphinx, env: BuildEnvironment) -> None:
+    """Write the pages one after another: what one of them needs is noted as it is written."""
+    app.parallel = 1
 
 
 def skip_fields(app: Sphinx, what: str, name: str, member: object, skip: bool, options: object) -> bool | None:

@@ -7,6 +7,7 @@ from typing import Any
 from docutils import nodes
 from sphinx import addnodes
 from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
 from sphinx.ext import viewcode
 from sphinx.pycode import ModuleAnalyzer
 
@@ -19,6 +20,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("viewcode-find-source", read_source)
     app.connect("viewcode-follow-imported", home_of_property)
     app.connect("doctree-read", link_sources)
+    app.connect("env-updated", link_back)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
@@ -56,3 +58,12 @@ def link_sources(app: Sphinx, doctree: nodes.document) -> None:
                 doctree.ids[place] = link.parent
         page = app.builder.get_relative_uri(app.env.docname, signature[0]["reftarget"])
         link["refuri"] = f"{page}#{names[0]}"
+
+
+def link_back(app: Sphinx, env: BuildEnvironment) -> None:
+    """Let what the API page describes link back to there, and not to the page that happened to be read last."""
+    described = env.get_domain("py").data["objects"]
+    for module, entry in env._viewcode_modules.items():  # type: ignore[attr-defined]
+        for name in entry[2] if entry else ():
+            if found := described.get(f"{module}.{name}"):
+                entry[2][name] = found.docname
