@@ -283,7 +283,7 @@ def schedule(engine):
         engine.waiting.remove(request)
         engine.running.append(request)
     chunks, budget = [], engine.budget
-    for request in sorted(engine.running, key=lambda each: missing(each) > 1):
+    for request in sorted(engine.running, key=lambda r: not r.output or missing(r) > 1):
         start, count = request.sequence.num_computed, min(budget, missing(request))
         chunks += [(request, start, start + count)] if count else []
         budget -= count

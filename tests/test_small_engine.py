@@ -105,3 +105,20 @@ def test_a_fork_of_a_running_request_goes_its_own_way() -> None:
         mini.step(engine)
     assert parent.output == alone()
     assert child.output[1:] == alone(other)
+
+
+def test_an_older_prompt_gets_on_beside_newcomers_that_miss_one_token() -> None:
+    from support.small_engine import _recall
+
+    model, tokenizer, _ = _recall()
+    engine = mini.SmallEngine(model, 40, 4, budget=1)
+    known = tokenizer.encode("Ada hid the coin.").ids
+    older = mini.Request(tokenizer.encode("Bo hid the map under the bed. Where is the map?").ids, 1)
+    engine.waiting.append(mini.Request(known, 1))
+    while engine.running or engine.waiting:
+        mini.step(engine)
+    engine.waiting.append(older)
+    for _ in older.prompt:
+        engine.waiting.append(mini.Request(known, 1))  # all but its last token is cached
+        mini.step(engine)
+    assert len(older.output) == 1

@@ -171,7 +171,7 @@ def _schedule(engine: Any) -> list[Any]:
     if not engine.running:
         _admit(engine)
     chunks, budget = [], engine.budget
-    for request in sorted(engine.running, key=lambda each: mini.missing(each) > 1):
+    for request in sorted(engine.running, key=lambda r: not r.output or mini.missing(r) > 1):
         start, count = request.sequence.num_computed, min(budget, mini.missing(request))
         chunks += [(request, start, start + count)] if count else []
         budget -= count
