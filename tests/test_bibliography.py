@@ -2,12 +2,17 @@
 
 import ast
 import re
+import sys
 import tokenize
 from pathlib import Path
 
 import pytest
+from pybtex.database import parse_file
 
 ROOT = Path(__file__).parents[1]
+sys.path.append(str(ROOT / "_ext"))
+from author_year import AuthorYearLabels  # noqa: E402
+
 ENTRIES = {
     key: (
         re.search(r"author\s*=\s*\{\{?(.+?)(?:,| and |\}\}?,?\n)", body)[1],
@@ -47,6 +52,12 @@ def works_named_in(text: str) -> set[tuple[str, str]]:
 
 def test_every_entry_is_cited_and_every_citation_has_an_entry() -> None:
     assert set(ENTRIES) == CITED
+
+
+def test_no_two_works_are_cited_alike() -> None:
+    entries = parse_file(ROOT / "chapters/references.bib").entries.values()
+    labels = list(AuthorYearLabels().format_labels(entries))
+    assert {label for label in labels if labels.count(label) > 1} == set(), "tell them apart by a letter in the year"
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "kvpaged").rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
