@@ -56,7 +56,7 @@ class EventLog:
     much to make, and most listeners want a field or two.) None may raise: it is called in the middle of an operation. A
     log that is recording is its own first listener.
     about: what a reader of a saved log needs beside the events, as JSON. The cache says `page_size` and `num_pages`;
-    `words`, from token ids (as strings) to texts, is for whoever knows them.
+    `words`, from token ids (as strings) to texts, is added where they are known.
     """
 
     __slots__ = ("_events", "about", "listeners")

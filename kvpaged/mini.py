@@ -110,7 +110,7 @@ class Cache:
 
 
 def agreeing(a, b):
-    """How many tokens agree, from the first on: where the first is that does not."""
+    """How many tokens agree, from the first on: the index of one that differs."""
     return [*(x == y for x, y in zip(a, b)), False].index(False)
 
 

@@ -13,7 +13,7 @@ from kvpaged.checks import positive_int
 
 
 class NoCache:
-    """Keeps nothing: whoever calls hands in every token of the sequence again, at each step."""
+    """Keeps nothing: the caller hands in every token of the sequence again, at each step."""
 
     num_bytes = 0
     bytes_copied = 0

@@ -12,7 +12,7 @@ from kvpaged.wording import count_of
 
 
 class OutOfPages(RuntimeError):
-    """The pool cannot give as many pages as were asked for. Whoever raises it has changed nothing."""
+    """The pool cannot give as many pages as were asked for. An operation that raises it has changed nothing."""
 
 
 class PagePool:

@@ -131,7 +131,7 @@ class Engine:
     ) -> Iterator[RequestOutput]:
         """The same, but yield a request's output so far after each step that brought it tokens.
 
-        Beams are yielded at their end only. Whoever stops listening cancels what is unfinished.
+        Beams are yielded at their end only. To stop listening cancels what is unfinished.
         """
         return self._stream(self._intake.requests(prompts, params, cache_salt))
 
@@ -190,7 +190,7 @@ class Engine:
     def step(self) -> list[Request]:
         """Schedule, run one forward pass, choose the next tokens; return the requests that ended since the last call.
 
-        What fails for one request ends that request. If the step fails as a whole, or is interrupted, whoever had
+        What fails for one request ends that request. If the step fails as a whole, or is interrupted, what had
         something to compute is preempted: the next step computes it again. Raises OutOfPages when no request can ever
         go on, because others hold the pages; ValueError when the weights have changed and pages hold what the old
         ones computed; RuntimeError within another step of this engine.
@@ -201,7 +201,7 @@ class Engine:
             return list(ended.values())
 
     def _advance(self) -> None:
-        """Run a step, and leave it to whoever calls `step` to hear of what ended by it."""
+        """Run a step, and leave it to the next call of `step` to tell what ended by it."""
         with self._turn.taken():
             self._settle()
             self.run_pass()
@@ -258,7 +258,7 @@ class Engine:
                 self.cache.outbound.run()
 
     def _serve(self, requests: Sequence[Request]) -> Iterator[int]:
-        """Run requests to their end, whoever drives the engine beside; yield after each step how many it finished."""
+        """Run requests to their end, whatever else drives the engine; yield after each step how many it finished."""
         pending, left, known = deque(requests), list(requests), -1
         try:
             while left:
@@ -267,7 +267,7 @@ class Engine:
                     self._books.queue(pending.popleft())
                 self._try_step()
                 before = len(left)
-                if self._counters.requests_finished != known:  # by this step, or by whoever else drives the engine
+                if self._counters.requests_finished != known:  # by this step, or by somebody else's
                     known, left = self._counters.requests_finished, [each for each in left if not each.finished]
                 yield before - len(left)
         finally:

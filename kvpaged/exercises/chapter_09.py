@@ -90,7 +90,7 @@ class _ParentsGoOn:
     def append(self, sequence: mini.Sequence, token: int) -> None:
         slot = len(sequence.tokens) % sequence.cache.page_size
         if slot and sequence not in self.children:
-            sequence.tokens.append(token)  # in place, whoever reads there
+            sequence.tokens.append(token)  # in place, no matter who reads there
         else:
             mini.append(sequence, token)
         if slot:

@@ -327,7 +327,7 @@ EXERCISES = (
             "`said[0]` is certain: it follows the last known token. `said[1]` follows the first guess, so it counts "
             "only if that guess was right.",
             "If all guesses are right, there is one token more than guesses.",
-            "After the end sign nothing is said, whoever guessed it.",
+            "After the end sign nothing is said, no matter who guessed it.",
         ),
     ),
     Build(

@@ -7,7 +7,7 @@ from random import Random
 
 from kvpaged import mini
 from kvpaged.figures.page_map import draw_pages
-from kvpaged.figures.page_view import PageView, Use
+from kvpaged.figures.page_view import SLOTS, PageView, Use
 from kvpaged.figures.picture import Picture
 
 
@@ -25,10 +25,12 @@ def random_counts(chance: Random, num_pages: int, most: int = 3) -> list[int]:
     return [chance.choice([0, *range(1, most)]) for _ in range(num_pages)]
 
 
-def draw_pool(pool: mini.Pool, page_size: int = 4, holders: Mapping[str, Iterable[int]] | None = None) -> Picture:
+def draw_pool(
+    pool: mini.Pool, page_size: int | None = None, holders: Mapping[str, Iterable[int]] | None = None
+) -> Picture:
     """Each page of a small pool, with its owners; `holders` names those that are known."""
     views = [PageView(page, ref_count=count) for page, count in enumerate(pool.ref_counts)]
     for holder, pages in (holders or {}).items():
         for page in pages:
-            views[page].uses[holder] = Use(page_size, page_size)
+            views[page].uses[holder] = Use(page_size or SLOTS, page_size or SLOTS)
     return draw_pages(views, page_size, counting_tokens=False)

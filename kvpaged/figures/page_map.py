@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from kvpaged.cache import PagedKVCache
 from kvpaged.figures.language import Owner, listed, owner_name, pages_named
 from kvpaged.figures.page_shape import PageShape, slot_width_for
-from kvpaged.figures.page_view import PageView, pages_of
+from kvpaged.figures.page_view import SLOTS, PageView, pages_of
 from kvpaged.figures.picture import Picture
 from kvpaged.page_pool import PagePool
 from kvpaged.replay import Replay
@@ -19,7 +19,7 @@ def page_map(
     *,
     holders: Mapping[str, Iterable[int]] | None = None,
     num_pages: int | None = None,
-    page_size: int = 4,
+    page_size: int | None = None,
     per_row: int = 10,
 ) -> Picture:
     """Draw every page of a cache, or of a pool, or of a replayed log.
@@ -28,21 +28,23 @@ def page_map(
     how large a page to draw. A replay does not know the pool's size: it needs `num_pages`.
     Raises ValueError for more pages than can be seen (512).
     """
-    pages, page_size = pages_of(memory, holders=holders, num_pages=num_pages, page_size=page_size)
-    return draw_pages(pages, page_size, per_row, counting_tokens=not isinstance(memory, PagePool))
+    pages, drawn = pages_of(memory, holders=holders, num_pages=num_pages, page_size=page_size or SLOTS)
+    if isinstance(memory, PagePool):
+        return draw_pages(pages, page_size, per_row, counting_tokens=False)
+    return draw_pages(pages, drawn, per_row)
 
 
 def draw_pages(
     pages: list[PageView],
-    page_size: int,
+    page_size: int | None,
     per_row: int = 10,
     counting_tokens: bool = True,
     words: Mapping[int, Sequence[str]] | None = None,
 ) -> Picture:
-    """Draw these pages in rows. words: what stands in the slots of a page, by its id."""
-    shape, words = PageShape(page_size), words or {}
+    """Draw these pages in rows. page_size: None, if it is not known. words: what stands in the slots, by page id."""
+    shape, words = PageShape(page_size or SLOTS), words or {}
     if words:
-        shape = PageShape(page_size, slot_width_for([word for each in words.values() for word in each]), 20)
+        shape = PageShape(page_size or SLOTS, slot_width_for([word for each in words.values() for word in each]), 20)
     drawing = "".join(
         shape.draw(
             1 + index % per_row * (shape.width + _GAP),
@@ -66,11 +68,11 @@ def draw_pages(
     )
 
 
-def describe_pages(pages: list[PageView], page_size: int, counting_tokens: bool) -> str:
+def describe_pages(pages: list[PageView], page_size: int | None, counting_tokens: bool) -> str:
     """Say in words what a map of these pages shows."""
     free = [page.page_id for page in pages if page.free]
     idle = [page.page_id for page in pages if page.idle]
-    pool = f"{count_of(len(pages), 'page')} of {count_of(page_size, 'slot')}"
+    pool = count_of(len(pages), "page") + (f" of {count_of(page_size, 'slot')}" if page_size else "")
     words = [f"{pool}: {len(pages) - len(free)} used, {len(free)} free."]
     owners: dict[Owner, list[PageView]] = {}
     for page in pages:

@@ -51,6 +51,7 @@ class PageView:
 
 
 _MOST = 512
+SLOTS = 4  # drawn in a page, where its size is not known
 
 
 def pages_of(
@@ -58,7 +59,7 @@ def pages_of(
     *,
     holders: Mapping[str, Iterable[int]] | None = None,
     num_pages: int | None = None,
-    page_size: int = 4,
+    page_size: int = SLOTS,
 ) -> tuple[list[PageView], int]:
     """Look at every page of a cache, a pool or a replayed log; return the views and the page size.
 

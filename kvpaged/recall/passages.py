@@ -48,7 +48,7 @@ def make_passage(tokenizer: Tokenizer, num_facts: int, num_questions: int, rng: 
     """One conversation of `num_facts` facts and about `num_questions` questions, in one turn or several.
 
     Facts and questions are given; answers are to be predicted. After an answer to "looks" the model goes on by
-    itself: whoever hid the next thing in the story looks for it. After "where" and "who" it ends its turn.
+    itself: the one who hid the next thing in the story looks for it. After "where" and "who" it ends its turn.
     """
     passage = Passage()
     (eos,) = tokenizer.encode(EOS).ids
@@ -64,7 +64,7 @@ def make_passage(tokenizer: Tokenizer, num_facts: int, num_questions: int, rng: 
             passage.add_answer(tokenizer.encode(question.answer).ids)
             if question.kind != "looks":
                 passage.targets[-1], passage.weights[-1] = eos, ANSWER
-                if rng.random() < 0.2:  # whoever continues the conversation may keep the token or not
+                if rng.random() < 0.2:  # a conversation may be continued with the token or without
                     passage.add([eos])
                 continue
             index = known.index(question.fact)

@@ -1,7 +1,8 @@
 """The attention function that is registered with transformers under the name "kvpaged".
 
-It hands attention over to whoever brought an `attend`, and is otherwise transformers' own "sdpa": so a model may be set
-to it for good. Registered when this file is imported, through `AttentionInterface` and `AttentionMaskInterface`.
+It hands attention over to the `attend` that came with the pass, and is otherwise transformers' own "sdpa": so a model
+may be set to it for good. Registered when this file is imported, through `AttentionInterface` and
+`AttentionMaskInterface`.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ def check_layout(
     """Refuse a pass over `width` columns after `columns` whose layout is not the one known: ValueError.
 
     The mask must hide the rows' padding and nothing else, and positions must count each row's tokens from 0: only then
-    are K and V those of the text, for whoever finds them in the prefix cache.
+    are K and V those of the text, for all that find them in the prefix cache.
     """
     shape = (len(paddings), columns + width)
     if attention_mask is None and position_ids is None and any(paddings):

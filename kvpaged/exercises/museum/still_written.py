@@ -126,7 +126,7 @@ PIECE = piece(
     trials=_overlaps,
     convicted_by="law 2",
     hints=(
-        "A step that was launched has been told its slots. Whoever gets those pages now shares them with it.",
+        "A step that was launched has been told its slots. The next owner of those pages shares them with it.",
         "`in_flight` lists the sequences to which the running step still writes. `later` is emptied when it has "
         "landed: each sequence in it is ended then.",
         "If the sequence is in flight, put it into `later`; if not, end it now, for its pages are wanted.",
