@@ -24,7 +24,7 @@ def _places(chance: Random) -> Question:
     words = (
         f"A strip of 20 slots, first fit. A asks for {lengths['A']} slots, B for {lengths['B']}, C for "
         f"{lengths['C']}. {gone[0]} and {gone[1]} end. D asks for {asked['D']}, and then E for {asked['E']}. In which "
-        "slot does D's run begin, in which E's (-1 for who must wait), and how many slots are free then?"
+        "slot does D's run begin, in which E's (-1 for one that must wait), and how many slots are free then?"
     )
     return Question(words, (*starts, strip.num_free))
 
