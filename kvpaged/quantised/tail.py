@@ -1,4 +1,4 @@
-"""The newest tokens exact: a page is packed once, when it is full.
+"""The newest tokens exact: a page is packed when it is full.
 
 ::
 
@@ -17,7 +17,7 @@ from kvpaged.quantised.storage import QuantisedStorage, Rows
 
 
 class TailStorage(QuantisedStorage):
-    """A page stands exact, in a tail, until it is full and a query stands behind it; its codes are made once.
+    """A page stands exact, in a tail, until a query stands behind it; its codes are made when it is full.
 
     Every page of a chunk has a tail until the next step: the queries that stand in it read it exact, in each layer in
     turn, and a guess that filled it may be taken back. The tail of a page that was given back stays until the page is
