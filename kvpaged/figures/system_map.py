@@ -37,7 +37,7 @@ ROOMS = (
     Room(13, "Real models", "unmodified", 606, 234, 122),
     Room(11, "Measuring it", "events, metrics, simulations", 16, 308, 556),
     Room(14, "vLLM, SGLang", "from here to there", 596, 308, 142),
-    Room(15, "Layers of several kinds", "a table for each kind, one pool", 25, 398, 230),
+    Room(15, "Layers of several kinds", "a table for each group, one pool", 25, 398, 230),
     Room(16, "Pages of fewer bits", "more tokens in the same bytes", 261, 398, 230),
     Room(17, "A second tier", "and a second machine", 497, 398, 232),
 )
