@@ -112,9 +112,10 @@ class PageStorage:
     def unwatched(self) -> tuple[Tensor, Tensor] | None:
         """K and V of all layers, for one who writes and reads them without a call for each layer.
 
-        None if that would pass by somebody: where pages are of another class, or a method of these was replaced.
+        None if that would pass by somebody: where pages are of another class, or a method was replaced, of these pages
+        or of the class.
         """
-        if type(self) is PageStorage and vars(PageStorage).keys().isdisjoint(vars(self)):
+        if type(self) is PageStorage and vars(PageStorage) == _AS_WRITTEN and _AS_WRITTEN.keys().isdisjoint(vars(self)):
             return self._keys, self._values
         return None
 
@@ -318,6 +319,9 @@ def refuse_other_devices(**tensors: Tensor) -> None:
     for name, tensor in tensors.items():
         if not tensor.is_cpu:  # asked at each layer: five times as fast as its device's name
             raise ValueError(f"{name} is on {tensor.device}, and pages are the processor's: call .cpu()")
+
+
+_AS_WRITTEN = dict(vars(PageStorage))  # so that a method which somebody replaces, to watch it, is noticed
 
 
 @functools.cache

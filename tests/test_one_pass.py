@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -122,21 +123,24 @@ def test_pages_of_another_class_see_every_layer(kind: type[PageStorage], whole: 
         assert torch.equal(found, World(model, open_storage(model, 8, 16), [5, 20]).run())
 
 
+@pytest.mark.parametrize("on_the_class", [False, True])
 @pytest.mark.parametrize("method", ["write", "check_read"])
-def test_one_who_replaces_a_method_of_the_pages_sees_every_layer(method: str, whole: list[bool]) -> None:
+def test_one_who_replaces_a_method_of_the_pages_sees_every_layer(
+    method: str, on_the_class: bool, whole: list[bool]
+) -> None:
     model, seen = decoder(), []
     world = World(model, open_storage(model, 8, 16), [5, 20])
     expected = world.run()
-    honest = getattr(world.storage, method)
+    replaced = PageStorage if on_the_class else world.storage
+    honest = getattr(replaced, method)
 
-    def watching(layer: int, *arguments: object) -> None:
-        seen.append(layer)
-        honest(layer, *arguments)
+    def watching(*arguments: object) -> None:
+        seen.append(arguments[on_the_class])
+        honest(*arguments)
 
-    setattr(world.storage, method, watching)
-    assert torch.equal(world.run(), expected)
+    with patch.object(replaced, method, watching):
+        assert torch.equal(world.run(), expected)
     assert seen == [0, 1, 2]
-    delattr(world.storage, method)
     world.run()
     assert seen == [0, 1, 2]
     assert whole == [True, True]
