@@ -11,7 +11,7 @@ from kvpaged.figures.svg import path
 from kvpaged.sequence import Sequence
 from kvpaged.wording import count_of
 
-_GAP, _MARGIN = 12, 112
+_GAP, _BEND, _MARGIN = 12, 20, 112  # between lines, between pages, for the names
 
 
 def sharing_map(cache: PagedKVCache, decode: Decode | None = None) -> Picture:
@@ -33,19 +33,20 @@ def sharing_map(cache: PagedKVCache, decode: Decode | None = None) -> Picture:
     for number, row in enumerate(rows):
         y = 2 + number * pitch
         boxes.append(row.heading(2, y + shape.height / 2 - 9, f"{row.num_tokens} tokens"))
-        before = _MARGIN - 12.0, y + shape.height / 2
+        before = _MARGIN - _BEND / 2, y + shape.height / 2
         for index, page_id in enumerate(row.page_ids):
             span = _span(rows, number, index)
             top = 2 + span.start * pitch
             middle = top + ((len(span) - 1) * pitch + shape.height) / 2
-            x = _MARGIN + index * (shape.width + 24)
-            lines.append(path("M", *before, "C", before[0] + 12, before[1], x - 12, middle, x, middle, class_="a"))
+            x = _MARGIN + index * (shape.width + _BEND)
+            bend = before[0] + _BEND / 2
+            lines.append(path("M", *before, "C", bend, before[1], x - _BEND / 2, middle, x, middle, class_="a"))
             before = x + shape.width, middle
             if number != span.start:
                 continue
             words_here = row.words_in(index) if decode else []
             boxes.append(shape.draw(x, middle - shape.height / 2, pages[page_id], words_here))
-    width = _MARGIN + max(len(row.page_ids) for row in rows) * (shape.width + 24) - 16
+    width = _MARGIN + max(len(row.page_ids) for row in rows) * (shape.width + _BEND) - 16
     return Picture("".join(dict.fromkeys(lines + boxes)), width, len(rows) * pitch - _GAP + 4, _describe(rows))
 
 
