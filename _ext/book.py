@@ -24,6 +24,7 @@ CHAPTER = re.compile(r"chapters/(\d\d)-")
 ROOM = re.compile(r" data-chapter='(\d+)'")
 PYTHON_SAYS = "Alias for field number"
 TORCH_SAYS = "Define the computation performed at every call."
+SAID_OF_MAKING = ("Create new instance of ", "Initialize internal Module state")
 COLUMNS = re.compile(r"\S {2,}\S")
 MENDED = [
     # The label of a folded cell hides the words that stand on it.
@@ -87,9 +88,10 @@ def skip_fields(app: Sphinx, what: str, name: str, member: object, skip: bool, o
 
 
 def leave_out_inherited(app: Sphinx, what: str, name: str, member: object, options: object, lines: list[str]) -> None:
-    """Leave out what PyTorch says to whoever writes a `forward`."""
+    """Leave out what PyTorch says to one who writes a `forward`, and what every tuple and module says of its making."""
     if TORCH_SAYS in lines:
         lines.clear()
+    lines[:] = [line for line in lines if not line.startswith(SAID_OF_MAKING)]
 
 
 def trim_tracebacks(app: Sphinx, doctree: nodes.document) -> None:

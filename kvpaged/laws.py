@@ -3,7 +3,6 @@
 They raise AssertionError by themselves, so that they judge under `python -O` too.
 """
 
-from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -47,12 +46,12 @@ def check_references(pool: PagePool, references: Iterable[tuple[str, int]]) -> N
 
     references: (who, page id), one for each reference that somebody owns. Raises AssertionError, naming the page.
     """
-    owners: defaultdict[int, list[str]] = defaultdict(list)
+    owners: dict[int, list[str]] = {page_id: [] for page_id in range(pool.num_pages)}
     for owner, page_id in references:
-        owners[page_id].append(owner)
-    for page_id in range(pool.num_pages):
-        counted, owned = pool.ref_count(page_id), len(owners[page_id])
-        who = ", ".join(owners[page_id]) or "nobody"
+        owners.setdefault(page_id, []).append(owner)
+    for page_id, names in owners.items():
+        counted = pool.ref_count(page_id) if 0 <= page_id < pool.num_pages else 0
+        owned, who = len(names), ", ".join(names) or "nobody"
         _require(
             counted == owned,
             f"law 1: page {page_id} has {count_of(counted, 'reference')} in the pool, "

@@ -3,6 +3,7 @@
 from itertools import count
 from typing import Generic, Protocol, TypeVar, runtime_checkable
 
+from kvpaged.checks import flag
 from kvpaged.events import EventLog
 from kvpaged.page_pool import PagePool
 from kvpaged.page_table import PageTable, pages_for
@@ -43,10 +44,15 @@ class Memory(Generic[Owner]):
         storage: Storage | None = None,
         events: EventLog | None = None,
     ) -> None:
-        """Hand in an `EventLog` to have everything written down; without one, nothing is.
+        """Hand in an `EventLog` of its own to have everything written down; without one, nothing is.
 
-        Raises ValueError if a number is below 1, or the storage has other pages; TypeError for what is no storage.
+        page_size: in tokens. prefix_caching: whether pages are found again, and kept when nobody uses them. storage:
+        without one, this is bookkeeping alone. Raises ValueError if a number is below 1, prefix_caching neither True
+        nor False, or the storage has other pages; TypeError for what is no number, no storage or no log.
         """
+        if events is not None and not isinstance(events, EventLog):
+            raise TypeError(f"events is {events!r}; give an EventLog, or nothing")
+        prefix_caching = flag("prefix_caching", prefix_caching)
         self.pool = PagePool(num_pages)
         self.events = events if events is not None else EventLog(recording=False)
         self.prefix = PrefixCache(self.pool, page_size, self.events)

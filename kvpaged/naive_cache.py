@@ -106,8 +106,8 @@ class ReservedCache:
     def attend(self, layer: int, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """Store the new K and V, attend to everything stored: [n, heads, head_dim].
 
-        Raises ValueError when the reservation is full or a shape is wrong, TypeError for a wrong dtype; nothing is
-        stored then.
+        Raises ValueError when the reservation is full or a shape is wrong, TypeError for a wrong dtype; nothing counts
+        as stored then.
         """
         _check_new(self.keys[layer], keys, values)
         start, stop = self._lengths[layer], self._lengths[layer] + len(keys)

@@ -249,7 +249,7 @@ class PageStorage:
             raise ValueError(f"{len(data):,} bytes are given, and a page here has {self.bytes_per_page:,}")
 
     def _check_page(self, page_id: int) -> None:
-        if not 0 <= page_id < self.num_pages:
+        if isinstance(page_id, bool) or not 0 <= page_id < self.num_pages:
             raise IndexError(f"page {page_id} does not exist; the storage has pages 0..{self.num_pages - 1}")
 
     def _check_rows(self, num_slots: int, keys: Tensor, values: Tensor) -> None:

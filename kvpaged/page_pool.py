@@ -121,7 +121,7 @@ class PagePool:
                 continue
             try:
                 self.release(page_id)
-            except (TypeError, ValueError):
+            except BaseException:  # a number of another library may raise what it likes
                 del self._released[num_released:]
                 for done in page_ids[:index]:
                     counts[done] += 1

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Span(NamedTuple):
-    """Tokens start to stop - 1 of a sequence, whose slots are reserved."""
+    """Tokens start to stop - 1 of a sequence, whose slots are reserved: 0 <= start < stop <= len(sequence)."""
 
     sequence: Sequence
     start: int
@@ -33,6 +33,9 @@ class PagedStep:
 
     The tokens are packed: those of one span after those of another. gathered_pages: pages of one layer that were
     copied into a contiguous tensor so far; the kernel copies none.
+
+    Raises ValueError for a span that has no tokens, or some without a slot, for a sequence that is released, and for
+    pages of another size than the storage's.
     """
 
     def __init__(self, storage: PageStorage, spans: Listed[Span]) -> None:
@@ -43,12 +46,19 @@ class PagedStep:
         known: set[int] = set()  # rows whose K and V are there already
         row = 0
         for sequence, start, stop in spans:
+            if not 0 <= start < stop <= len(sequence):
+                raise ValueError(f"a span has tokens {start} to {stop} of {sequence}: give some that have slots")
+            if sequence.table.page_size != storage.page_size:
+                raise ValueError(
+                    f"{sequence} has pages of {sequence.table.page_size}, the storage of {storage.page_size}"
+                )
             first = min(stop, max(start, sequence.num_computed))
             slots += sequence.table.slot_mapping(first, stop)
             known.update(range(row, row + first - start))
             row += stop - start
         self._slots = as_int64(slots)
         self._written = as_int64([each for each in range(row) if each not in known]) if known else None
+        self._num_rows = row
         tables = torch.from_numpy(_rows([span.sequence.table for span in spans]))
         seq_lens = _as_int32([span.stop for span in spans])
         query_lens = _as_int32([span.stop - span.start for span in spans])
@@ -56,15 +66,21 @@ class PagedStep:
         self._num_pages = sum(pages_for(span.stop, storage.page_size) for span in spans)
 
     def write(self, layer: int, keys: Tensor, values: Tensor) -> None:
-        """Store K and V of the tokens: each [n, num_kv_heads, head_dim]."""
+        """Store K and V of the tokens: each [n, num_kv_heads, head_dim].
+
+        Raises ValueError or TypeError for what does not fit, IndexError for the layer; nothing is stored then.
+        """
         if self._written is not None:
+            if not len(keys) == len(values) == self._num_rows:
+                raise ValueError(f"keys and values have {len(keys)} and {len(values)} rows, the spans {self._num_rows}")
             keys, values = keys[self._written], values[self._written]
         self.storage.write(layer, self._slots, keys, values)
 
     def attend(self, layer: int, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """Store K and V of the tokens; then let each attend to those of its own sequence, up to itself.
 
-        query: [n, heads, head_dim]. Returns the same shape.
+        query: [n, heads, head_dim]. Returns the same shape. Raises as `write` does; where a query does not fit, K
+        and V are stored already.
         """
         self.write(layer, keys, values)
         if self._attention.backend == "gather":

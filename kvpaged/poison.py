@@ -73,6 +73,8 @@ class PoisonedStorage(PageStorage):
 
     def copy(self, source: int, target: int, num_slots: int) -> None:
         """Copy slots to a page that nobody but its one new owner knows yet."""
+        self._check_page(source)
+        self._check_page(target)
         what = f"copying page {source} to page {target}"
         for page_id in (source, target):
             if not self._watched.pool.ref_count(page_id):
@@ -101,7 +103,10 @@ class PoisonedStorage(PageStorage):
         """Raise PoisonError unless each row is a live sequence's, and the tokens that it maps are computed."""
         super().check_read(layer, page_tables, seq_lens)
         for row, num_tokens in zip(_listed(page_tables), _listed(seq_lens), strict=True):
-            page_ids = list(row[: pages_for(num_tokens, self.page_size)])
+            needed = pages_for(num_tokens, self.page_size)
+            page_ids = list(row[:needed])
+            if len(page_ids) < needed:
+                raise PoisonError(f"{num_tokens} tokens are read in layer {layer}, through {len(page_ids)} pages only")
             if not page_ids:
                 continue
             reader = self._reader_of(page_ids, num_tokens)
@@ -148,9 +153,10 @@ class PoisonedStorage(PageStorage):
 
     def _find(self, page_id: int) -> list[tuple[Sequence, int]]:
         """The live sequences whose tables name a page, each with the page's place in its table."""
+        watched = self._watched
         if self._holders is None:
             self._holders = defaultdict(list)
-            for sequence in sorted(self._watched.sequences, key=lambda each: each.id):
+            for sequence in sorted(watched.sequences, key=lambda each: each.id):
                 for index, held in enumerate(sequence.table.page_ids):
                     self._holders[held].append((sequence, index))
         return self._holders.get(page_id, [])

@@ -169,7 +169,7 @@ class Sequence:
         self._released, self.table = True, PageTable(self.table.page_size)
 
     def release(self) -> None:
-        """Give every page back. What was computed, the prefix cache keeps, with the partly filled last page.
+        """Give every page back. With prefix caching, what was computed is kept, with the partly filled last page.
 
         That last page is kept only if nobody else owns it: a fork that goes on will fill it further. Raises ValueError
         if the sequence is released already.

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from kvpaged.attention import (
+    Backend,
+    PackedAttention,
     contiguous_attention,
     naive_attention,
     paged_attention,
@@ -328,3 +330,26 @@ def test_a_batch_that_does_not_fit_is_refused() -> None:
     wrong = page_tables.clone()
     wrong[1, 2] = storage.num_pages
     refuses(IndexError, "sequence 1: entry 2 of the page table names page 7", page_tables=wrong)
+
+
+@pytest.mark.parametrize("backend", ["kernel", "gather"])
+def test_packed_attention_refuses_rows_and_lengths_that_do_not_match(backend: Backend) -> None:
+    storage = PageStorage(8, 4, 1, 2, 16)
+    given = {"page_tables": torch.zeros(2, 3).int(), "seq_lens": torch.ones(2).int(), "query_lens": torch.ones(2).int()}
+
+    def refuses(error: type[Exception], message: str, **changed: Tensor) -> None:
+        with pytest.raises(error, match=message):
+            PackedAttention(storage, **given | changed, backend=backend)  # type: ignore[arg-type]
+
+    PackedAttention(storage, **given, backend=backend)
+    one_row = torch.zeros(1, 3).int()
+    refuses(ValueError, r"page_tables has shape \(1, 3\), expected \(2, max_pages\)", page_tables=one_row)
+    refuses(ValueError, r"query_lens has shape \(3,\), expected \(2,\)", query_lens=torch.ones(3).int())
+    refuses(ValueError, r"seq_lens has shape \(2, 1\)", seq_lens=torch.ones(2, 1).int())
+    refuses(TypeError, "page_tables is torch.float32; convert", page_tables=torch.zeros(2, 3))
+
+
+def test_a_kernel_that_cannot_be_had_is_refused_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kvpaged.attention.has_numba", lambda: False)
+    with pytest.raises(ModuleNotFoundError, match="numba cannot be used here: install it, or say 'gather'"):
+        paged_attention(torch.zeros(1, 2, 16), PageStorage(8, 4, 1, 2, 16), PageTable(4, [0], 1), 0, "kernel")

@@ -36,6 +36,16 @@ def test_a_sequence_that_contradicts_itself_is_named_with_what_it_says(
         cache.check()
 
 
+def test_a_page_that_the_pool_does_not_have_breaks_the_first_law() -> None:
+    cache = PagedKVCache(4, 4)
+    sequence = cache.sequence(range(4))
+    sequence.table.page_ids.append(99)
+    sequence.table.num_tokens = 5
+    sequence.tokens.append(4)
+    with convicted("law 1: page 99 has 0 references in the pool, but 1 owner: sequence 0"):
+        cache.check()
+
+
 def test_a_cached_page_that_is_continued_before_it_is_full_breaks_the_third_law() -> None:
     cache = PagedKVCache(8, 4)
     pages = cache.pool.allocate_many(2)

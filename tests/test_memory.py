@@ -88,6 +88,13 @@ def test_a_storage_of_other_pages_is_refused_and_the_log_learns_nothing() -> Non
     assert not log.about
 
 
+def test_a_log_that_is_none_and_a_switch_that_is_neither_on_nor_off_are_refused() -> None:
+    with pytest.raises(TypeError, match="events is 5; give an EventLog, or nothing"):
+        PagedKVCache(8, 4, events=5)
+    with pytest.raises(ValueError, match="prefix_caching is 'no'; it must be True or False"):
+        PagedKVCache(8, 4, prefix_caching="no")
+
+
 @pytest.mark.parametrize(("name", "numbers"), [("num_pages", (True, 4)), ("page_size", (8, True))])
 def test_true_is_no_number_of_pages_or_slots(name: str, numbers: tuple[int, int]) -> None:
     with pytest.raises(TypeError, match=f"^{name} is True, a bool; it must be an int of at least 1$"):

@@ -90,6 +90,23 @@ def test_operations_on_many_pages_are_all_or_nothing(operation: str) -> None:
     assert pool.num_free == 2
 
 
+@pytest.mark.parametrize("operation", ["share_many", "release_many"])
+def test_what_another_library_raises_of_its_numbers_leaves_all_as_it_was(operation: str) -> None:
+    class Vague:
+        def __index__(self) -> int:
+            return 1
+
+        def __ge__(self, other: object) -> bool:
+            raise RuntimeError("ambiguous")
+
+    pool = PagePool(4)
+    pages = pool.allocate_many(2)
+    with pytest.raises(RuntimeError, match="ambiguous"):
+        getattr(pool, operation)([*pages, Vague()])
+    assert [pool.ref_count(page) for page in pages] == [1, 1]
+    assert pool.num_free == 2
+
+
 def test_release_many_counts_each_mention_of_a_page_and_frees_it_once() -> None:
     pool = PagePool(2)
     page = pool.allocate()

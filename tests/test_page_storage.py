@@ -143,6 +143,7 @@ def test_copies_are_counted_in_pages_and_bytes() -> None:
     [
         (6, 0, 1, IndexError, "page 6 does not exist; the storage has pages 0..5"),
         (0, -1, 1, IndexError, "page -1 does not exist"),
+        (True, 0, 1, IndexError, "page True does not exist"),
         (0, 1, 5, ValueError, "num_slots is 5; a page has 4 slots"),
         (0, 1, -1, ValueError, "num_slots is -1"),
         (2, 2, 1, ValueError, "source and target are both page 2"),

@@ -93,3 +93,22 @@ def test_what_is_computed_already_is_not_written_again() -> None:
     PagedStep(storage, [Span(sequence, 0, 7)]).write(0, ones, ones)
     keys, _ = storage.read(0, sequence.table)
     assert keys[:, 0, 0].tolist() == [0, 0, 0, 0, 0, 1, 1]
+
+
+def test_a_span_that_does_not_fit_is_refused_and_nothing_is_written() -> None:
+    storage = PageStorage(8, PAGE_SIZE, 1, KV_HEADS, HEAD_DIM)
+    cache = PagedKVCache(8, PAGE_SIZE, storage=storage)
+    sequence = cache.sequence(range(6))
+    for start, stop in ((0, 7), (-1, 2), (4, 4), (5, 2)):
+        with pytest.raises(ValueError, match=f"a span has tokens {start} to {stop} of Sequence.id=0, .*: give"):
+            PagedStep(storage, [Span(sequence, start, stop)])
+    with pytest.raises(ValueError, match="pages of 4, the storage of 8"):
+        PagedStep(PageStorage(8, 8, 1, KV_HEADS, HEAD_DIM), [Span(sequence, 0, 6)])
+    sequence.mark_computed(2)
+    rows = torch.ones(9, KV_HEADS, HEAD_DIM)
+    with pytest.raises(ValueError, match="keys and values have 9 and 9 rows, the spans 6"):
+        PagedStep(storage, [Span(sequence, 0, 6)]).write(0, rows, rows)
+    assert not storage.keys(0).any()
+    sequence.release()
+    with pytest.raises(ValueError, match="released"):
+        PagedStep(storage, [Span(sequence, 0, 6)])

@@ -201,6 +201,17 @@ def test_a_copy_over_a_page_in_use_or_from_a_free_one_is_caught() -> None:
         cache.storage.copy(0, 1, 2)
     with pytest.raises(PoisonError, match="copying page 5 to page 1: page 5 is free: use after release"):
         cache.storage.copy(5, 1, 2)
+    with pytest.raises(IndexError, match="page 99 does not exist"):
+        cache.storage.copy(99, 1, 2)
+
+
+def test_a_read_through_too_few_pages_is_caught() -> None:
+    cache = open_cache(prefix_caching=False)
+    sequence = cache.sequence(range(6))
+    compute(cache, sequence)
+    cache.storage.check_read(0, [sequence.table.page_ids], [6])
+    with pytest.raises(PoisonError, match="6 tokens are read in layer 0, through 1 pages only"):
+        cache.storage.check_read(0, [sequence.table.page_ids[:1]], [6])
 
 
 def test_tokens_marked_as_computed_that_were_never_written_are_caught() -> None:
@@ -215,6 +226,8 @@ def test_a_storage_that_watches_nobody_says_how_to_begin() -> None:
     storage = PoisonedStorage(4, 4, 1, 1, 16)
     with pytest.raises(ValueError, match="call storage.watch"):
         storage.write(0, [0], torch.zeros(1, 1, 16), torch.zeros(1, 1, 16))
+    with pytest.raises(ValueError, match="call storage.watch"):
+        storage.read(0, PageTable(4, [0], 1))
     cache = PagedKVCache(4, 4, storage=storage)
     cache.sequence([1])
     with pytest.raises(ValueError, match="before its first sequence begins"):
