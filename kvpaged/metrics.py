@@ -52,7 +52,11 @@ class MemoryUse(NamedTuple):
 
 
 def memory_totals(events: Iterable[Event], page_size: int) -> MemoryTotals:
-    """Add up what happened. Raises ValueError for a log that was begun when something was there already."""
+    """Add up what happened. Raises ValueError at an event that cannot follow those before it.
+
+    The log must have been begun with the cache: one that was begun later may pass, with wrong numbers. What goes on
+    after a salvage is told, and counted, once more.
+    """
     totals, replay = MemoryTotals(), Replay(page_size)
     seen: set[int] = set()
     before = 0

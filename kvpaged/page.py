@@ -82,7 +82,7 @@ class PageStorage:
 
     @property
     def kind(self) -> str:
-        """What the bytes of a page mean. Only a storage of the same kind can load what this one dumps."""
+        """What the bytes of a page mean. Load what storage of the same kind and shape has dumped: bytes do not tell."""
         return str(self.dtype)
 
     @property

@@ -12,7 +12,7 @@ from kvpaged.wording import count_of
 
 
 class OutOfPages(RuntimeError):
-    """The pool cannot give as many pages as were asked for. An operation that raises it has changed nothing."""
+    """The pool cannot give as many pages as were asked for. An operation that raises it has changed no owner."""
 
 
 class PagePool:
@@ -128,7 +128,7 @@ class PagePool:
                 raise
 
     def recount(self, page_ids: Iterable[int]) -> None:
-        """Forget all owners; give each page one for each time that it is named. See `PagedKVCache.salvage`."""
+        """Forget all owners; give each page here one for each time that it is named. See `PagedKVCache.salvage`."""
         owners = Counter(page_ids)
         self.ref_counts[:] = [owners[page_id] for page_id in range(len(self.ref_counts))]
         self._released[:] = [page_id for page_id, count in enumerate(self.ref_counts) if not count][::-1]

@@ -40,10 +40,11 @@ class PoisonedStorage(PageStorage):
       computed already or not there yet;
     - a read through a table that is no live sequence's, or of a slot that nobody computed since its page was allocated;
     - a copy to a page that is free or owned by more than its one new owner, or from a page that is free;
-    - tokens marked as computed whose K and V were never written.
+    - tokens marked as computed whose K and V were never written. (This alone is noticed afterwards: the sequence counts
+      them as computed, and should be thrown away.)
 
-    A page is filled with NaN as soon as its last owner lets go, so that not even an access that no check sees can find
-    what it held.
+    A page is filled with NaN as soon as its last owner lets go (a sequence, the prefix cache or a transfer), so that
+    not even an access that no check sees can find what it held.
     """
 
     _cache: PagedKVCache | None = None

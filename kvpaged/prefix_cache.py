@@ -248,7 +248,8 @@ class PrefixCache:
     def evict(self, num_pages: int) -> int:
         """Give back up to `num_pages` pages that only the cache owns; return how many became free.
 
-        The least recently used go first, and always a leaf before the page it continues.
+        The least recently used go first, and always a leaf before the page it continues. A page that was inserted at
+        two places (under two salts, say) has two owners, and stays.
         """
         self._make_room()
         victims = self._choose_victims(num_pages)
@@ -258,7 +259,8 @@ class PrefixCache:
     def allocate_many(self, n: int) -> list[int]:
         """Allocate `n` pages, evicting what only the cache owns if it must.
 
-        All or nothing: raises OutOfPages, and has evicted nothing, if the free and the evictable are too few.
+        All or nothing: raises OutOfPages, and has evicted nothing, if the free and the evictable are too few. (Pages in
+        use that it came to are then the last that will be evicted: to be in use is to be used.)
         """
         if n > self.pool.num_free:
             self._make_room()

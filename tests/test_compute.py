@@ -119,3 +119,15 @@ def test_a_cache_without_storage_computes_nothing() -> None:
     cache = PagedKVCache(8, 4)
     with pytest.raises(ValueError, match="open it with storage"):
         compute(MODEL, cache, cache.sequence([1, 2]))
+
+
+def test_a_sequence_of_another_cache_or_one_that_is_released_is_refused() -> None:
+    ours, other = (PagedKVCache(8, 4, storage=open_storage(MODEL, 8, 4)) for _ in range(2))
+    compute(MODEL, ours, ours.sequence([3, 4, 5]))
+    before, stranger = ours.storage.keys(0).clone(), other.sequence([1, 2])
+    with pytest.raises(ValueError, match="is no live sequence of this cache: give the cache that began it"):
+        compute(MODEL, ours, stranger)
+    stranger.release()
+    with pytest.raises(ValueError, match="is no live sequence"):
+        compute(MODEL, other, stranger)
+    assert torch.equal(ours.storage.keys(0), before)

@@ -78,14 +78,16 @@ def test_what_ends_while_generate_drives_the_engine_is_reported_to_who_steps_by_
 
 
 def test_a_stream_whose_request_is_cancelled_elsewhere_ends() -> None:
-    engine = Engine(MODEL, 64, 4)
+    engine, last = Engine(MODEL, 64, 4), {}
     for number, output in enumerate(engine.stream([FIRST, SECOND], greedy(9))):
         if number == 2:
             for request in list(engine._books.requests.values()):
                 if request.prompt_tokens == FIRST:
                     engine.cancel(request)
-        last = output
-    assert last.outputs[0].tokens == alone(SECOND, greedy(9))[0]
+        last[output.index] = output
+    assert last[1].outputs[0].tokens == alone(SECOND, greedy(9))[0]
+    assert last[0].finished, "its end is told, though no token came with it"
+    assert last[0].outputs[0].finish_reason == "abort"
 
 
 def test_a_request_that_is_cancelled_within_a_step_ends_with_the_step() -> None:

@@ -495,3 +495,15 @@ def test_a_request_and_its_branch_say_what_they_have() -> None:
     twofold = engine.submit([5, 6], SamplingParams(n=2, max_tokens=3, ignore_eos=True))
     engine.step()
     assert repr(twofold) == f"Request(id={twofold.id}, 2 prompt tokens, 2 branches)"
+
+
+def test_what_is_no_request_has_no_output_and_disturbs_nobody() -> None:
+    engine = open_engine()
+    request = engine.submit(STORY.text, greedy(4))
+    engine.step()
+    with pytest.raises(TypeError, match="None is no request: give what `submit` returned"):
+        engine.output(None)  # type: ignore[arg-type]
+    assert request.metrics.preemptions == 0
+    while engine.num_unfinished:
+        engine.step()
+    assert engine.output(request).outputs[0].finish_reason is not None

@@ -131,3 +131,18 @@ def test_weights_that_change_are_noticed_although_only_the_tier_holds_pages(tmp_
         model.lm_head.weight.mul_(2)
     with pytest.raises(ValueError, match="another model, or of other weights"):
         engine.generate([STORIES[0].text], PARAMS)
+
+
+def test_a_tier_without_a_prefix_cache_and_an_unknown_moment_to_store_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="leave out one of tier and prefix_caching=False"):
+        Engine(MODEL, PAGES, SIZE, prefix_caching=False, tier=tier(tmp_path))
+    with pytest.raises(ValueError, match="'sometimes' is not a valid Store"):
+        Engine(MODEL, PAGES, SIZE, tier=tier(tmp_path), store="sometimes")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="poisoned is 'yes'; it must be True or False"):
+        Engine(MODEL, PAGES, SIZE, poisoned="yes")  # type: ignore[arg-type]
+
+
+def test_the_moment_to_store_may_be_named_in_words(tmp_path: Path) -> None:
+    engine = Engine(MODEL, PAGES, SIZE, tier=tier(tmp_path), store="at once")  # type: ignore[arg-type]
+    rounds(engine)
+    assert len(engine.cache.tier) > 0  # type: ignore[attr-defined]

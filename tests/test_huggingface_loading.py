@@ -1,6 +1,7 @@
 """Checkpoints of any architecture, from a folder or, when asked to, from the hub; and the commands that take them."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -90,6 +91,17 @@ def test_without_a_network_the_hub_gives_one_clear_line(
     code, _, err = run(capsys, "generate", PROMPT, "--model", "no/such/name", "--hub")
     assert (code, err.count("\n")) == (2, 1)
     assert "'no/such/name' is no name on the hub" in err
+
+
+def test_a_checkpoint_that_lacks_weights_is_refused_and_not_filled_with_random_numbers(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, gpt2: Path
+) -> None:
+    config = json.loads((gpt2 / "config.json").read_text())
+    shutil.copytree(gpt2, tmp_path / "cut")
+    (tmp_path / "cut" / "config.json").write_text(json.dumps({**config, "n_layer": config["n_layer"] + 1}))
+    code, _, err = run(capsys, "generate", PROMPT, "--model", str(tmp_path / "cut"))
+    assert code == 2
+    assert re.search(r"lacks \d+ weights, transformer\.h\.\d+\.\S+ for one: fetch it again\n$", err)
 
 
 def test_a_folder_that_cannot_be_loaded_or_served_is_refused_in_one_line(

@@ -139,6 +139,16 @@ def run_follower(lines: list[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, input="\n".join(lines), capture_output=True, text=True)
 
 
+@pytest.mark.parametrize("line", ["x", "{}", "[]", '{"batch": 0, "page_size": 4, "events": [["stored", 0]]}'])
+def test_what_is_no_batch_is_told_and_then_the_follower_knows_nothing(line: str) -> None:
+    follower = Follower()
+    follower.read('{"batch": 0, "page_size": 2, "events": [["stored", 0, null, [1, 2], "None"]]}')
+    assert follower.match([1, 2]) == 2
+    with pytest.raises(StreamError, match="this is no batch: |batch 0 comes after batch 0"):
+        follower.read(line)
+    assert (len(follower), follower.match([1, 2]), follower.last) == (0, 0, None)
+
+
 def test_another_process_rebuilds_the_tree_or_says_what_is_wrong() -> None:
     cache, _, lines = stream(20)
     done = run_follower(lines)

@@ -105,7 +105,8 @@ def test_the_engine_and_compute_run_a_pass_in_one_call(whole: list[bool]) -> Non
     engine.generate([[3, 4, 5], [6]], SamplingParams(max_tokens=4, ignore_eos=True))
     assert whole == [True] * engine.metrics().steps
     storage = open_storage(model, 4, 16)
-    compute(model, PagedKVCache(4, 16, storage=storage), PagedKVCache(4, 16, storage=storage).sequence([1, 2]))
+    cache = PagedKVCache(4, 16, storage=storage)
+    compute(model, cache, cache.sequence([1, 2]))
     assert whole[-1]
     assert len(whole) == engine.metrics().steps + 1
 

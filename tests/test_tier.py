@@ -535,3 +535,14 @@ def test_the_log_tells_of_transfers_and_can_be_played_again(tmp_path: Path) -> N
     begun = [event.pages for event in log if event.kind == "transfer" and event.number]
     ended = [event.pages for event in log if event.kind == "transfer" and not event.number]
     assert sum(map(len, begun)) == sum(map(len, ended)) + len(cache.outbound)
+
+
+@pytest.mark.parametrize("record", [-1, 3, 99])
+def test_a_record_that_the_file_does_not_have_is_neither_written_nor_read(tmp_path: Path, record: int) -> None:
+    records = RecordFile(tmp_path / "t", 3, 16, 4)
+    records.write(0, b"key", b"1234")
+    with pytest.raises(OSError, match="3 records"):
+        records.write(record, b"other", b"5678")
+    with pytest.raises(DamagedRecord, match=f"ends before record {record}"):
+        records.read(record)
+    assert RecordFile(tmp_path / "t", 3, 16, 4).read(0) == (b"key", b"1234")

@@ -129,7 +129,7 @@ class Engine:
         params: Params | Sequence[Params] | None = None,
         cache_salt: Hashable = None,
     ) -> Iterator[RequestOutput]:
-        """The same, but yield a request's output so far after each step that brought it tokens.
+        """The same, but yield a request's output so far after each step that brought it tokens, and when it has ended.
 
         Beams are yielded at their end only. To stop listening cancels what is unfinished.
         """
@@ -166,7 +166,12 @@ class Engine:
             return True
 
     def output(self, request: Request) -> RequestOutput:
-        """What a request has so far. If its tokens cannot be made text, it ends with that error."""
+        """What a request has so far. If its tokens cannot be made text, it ends with that error.
+
+        Raises TypeError for what is no request.
+        """
+        if not isinstance(request, Request):
+            raise TypeError(f"{request!r} is no request: give what `submit` returned")
         try:
             return output_of(request)
         except Exception as error:
@@ -289,13 +294,13 @@ class Engine:
                     raise
 
     def _stream(self, requests: Sequence[Request]) -> Iterator[RequestOutput]:
-        streamed = [0] * len(requests)
+        streamed = [(0, False)] * len(requests)
 
         def grown() -> Iterator[RequestOutput]:
             for request in requests:
-                num_tokens = sum(len(branch.output) for branch in request.branches)
-                if num_tokens > streamed[request.index] and (request.finished or request.params.only_grows):
-                    streamed[request.index] = num_tokens
+                told = sum(len(branch.output) for branch in request.branches), request.finished
+                if told != streamed[request.index] and (request.finished or request.params.only_grows):
+                    streamed[request.index] = told
                     yield self.output(request)
 
         for _ in self._serve(requests):

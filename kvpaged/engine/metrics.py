@@ -39,7 +39,7 @@ class RequestMetrics:
 
     @property
     def total_time(self) -> float | None:
-        """Seconds from arrival to the last token."""
+        """Seconds from arrival to the end, whatever ended it; None while more is to come."""
         return _between(self.arrival, self.finished)
 
 
@@ -48,7 +48,7 @@ def _between(start: float | None, stop: float | None) -> float | None:
 
 
 class StepRecord(NamedTuple):
-    """One step, and the engine after it."""
+    """One step, and the engine after it (used_pages: during it)."""
 
     seconds: float  # from the opening of the engine to the end of the step
     tokens: int  # computed in this step

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from kvpaged.cache import PagedKVCache
+from kvpaged.checks import flag
 from kvpaged.events import EventLog
 from kvpaged.model import LanguageModel
 from kvpaged.model.compute import open_storage
@@ -26,8 +27,10 @@ def open_cache(
     store: Store,
 ) -> tuple[PageStorage, PagedKVCache]:
     """Open storage and cache for a model. See `Engine` for what is what, and what is refused."""
-    if poisoned and storage is not PageStorage:
+    if flag("poisoned", poisoned) and storage is not PageStorage:
         raise ValueError("poisoned pages are of a kind of their own: leave out one of poisoned and storage")
+    if tier is not None and not flag("prefix_caching", prefix_caching):
+        raise ValueError("a tier works through the prefix cache: leave out one of tier and prefix_caching=False")
     pages = open_storage(model, num_pages, page_size, kind=PoisonedStorage if poisoned else storage)
     if tier is None:
         cache = PagedKVCache(num_pages, page_size, prefix_caching, pages, events)

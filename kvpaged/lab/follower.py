@@ -29,10 +29,18 @@ class Follower:
         self._begin()
 
     def read(self, line: str) -> None:
-        """Follow one batch. Raises StreamError for one that is not the next, or says what cannot be."""
-        batch = json.loads(line)
+        """Follow one batch. Raises StreamError for what is none, is not the next, or says what cannot be."""
+        try:
+            self._follow(json.loads(line))
+        except (KeyError, TypeError, ValueError) as error:  # a StreamError is a ValueError
+            self.last = None
+            self._begin()
+            if isinstance(error, StreamError):
+                raise
+            raise StreamError(f"this is no batch: {line.strip()[:60]}") from None
+
+    def _follow(self, batch: dict[str, Any]) -> None:
         number, events, last = batch["batch"], batch["events"], self.last
-        self.last = None
         if events[:1] != [["cleared"]] and number != (0 if last is None else last + 1):
             before = "no batch that says all there is" if last is None else f"batch {last}"
             lost = f": {number - last - 1} lost" if last is not None and number > last else ""

@@ -108,10 +108,10 @@ class TraceReader:
 
 
 def find_block_size(requests: Iterable[TraceRequest], given: int | None = None) -> int:
-    """Return the tokens in a block: what is given if it fits all lengths, else the one size or power of two that does.
+    """Return the tokens in a block: what is given, or else the one size, or the one power of two, that all lengths fit.
 
     A prompt of L tokens in n blocks has blocks of at least L / n tokens, and of fewer than L / (n - 1).
-    Raises ValueError if none fits, or several do.
+    Raises ValueError if what is given does not fit, if nothing does, or several do and none is given.
     """
     least, below = 1, 1 << 32
     for request in requests:

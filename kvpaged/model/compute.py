@@ -72,12 +72,14 @@ def compute(model: LanguageModel, cache: PagedKVCache, sequence: PagedSequence) 
     """Logits [vocab_size] of a sequence's last token, after one forward pass over its tokens not computed yet.
 
     Their K and V are written to the slots that the sequence reserved, and it marks them as computed.
-    Raises ValueError if the cache has no storage or another model's K and V (see `claim`), or if all tokens are
-    computed already.
+    Raises ValueError if the cache has no storage or another model's K and V (see `claim`), if the sequence is no live
+    one of this cache, or if all its tokens are computed already.
     """
     storage = cache.storage
     if not isinstance(storage, PageStorage):
         raise ValueError("this cache keeps books only: open it with storage=open_storage(model, num_pages, page_size)")
+    if sequence not in cache.sequences:
+        raise ValueError(f"{sequence} is no live sequence of this cache: give the cache that began it")
     start, stop = sequence.num_computed, len(sequence)
     if start == stop:
         raise ValueError(f"all {stop} tokens of sequence {sequence.id} are computed: append the next token first")

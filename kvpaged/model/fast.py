@@ -70,10 +70,12 @@ class FastDecoder:
     """What a `Decoder` computes, on its weights, which it reads where they are: one who changes them changes both.
 
     Between the weights, and K and V, which have the decoder's dtype, all numbers are float32, and so are the logits.
-    Nothing is kept for gradients.
+    Nothing is kept for gradients. Raises ValueError for a decoder that has no fast form (see `fast`).
     """
 
     def __init__(self, decoder: Decoder) -> None:
+        if not _is_served(decoder):
+            raise ValueError("this decoder has no fast form: call fast(decoder), which then leaves it as it is")
         self._embed, self._norm, self._head = decoder.embed_tokens, decoder.norm.weight, decoder.lm_head.weight
         self._layers = [_weights_of(layer) for layer in decoder.layers]
         ask_for_large_pages(decoder.parameters())
@@ -90,8 +92,11 @@ class FastDecoder:
     def __call__(self, tokens: Tensor, positions: Tensor, attend: Attend, logits_at: Tensor | None = None) -> Tensor:
         """Logits as `Decoder.forward` gives them, in float32.
 
-        Where `attend` is a `PagedStep` whose pages nobody watches, all layers are one call, with the same bits.
+        Where `attend` is a `PagedStep` whose pages nobody watches, all layers are one call, with the same bits. Raises
+        ValueError unless each token has a position.
         """
+        if tokens.shape != positions.shape:
+            raise ValueError(f"{tokens.numel()} tokens have {positions.numel()} positions: give one for each")
         from kvpaged.kernel.layers import Stream, Weights
         from kvpaged.kernel.one_pass import run_layers
 

@@ -29,7 +29,7 @@ def take_out(
 ) -> Parcel:
     """Copy out what the prefix cache has of a text, to the token; the pages stay where they are.
 
-    Raises ValueError for a cache without a storage.
+    Raises ValueError for a cache without a storage, and for a last page that stands in an exact tail.
     """
     storage: Any = memory.storage
     if storage is None:
@@ -48,8 +48,8 @@ def take_out(
 def put_in(memory: Memory[Any], parcel: Parcel, computed_by: bytes = b"") -> int:
     """Have another prefix cache own these pages; return how many tokens came that it did not have.
 
-    A page that arrives damaged, and all after it, are left out. Raises ValueError for pages of other weights, another
-    kind or another size, and as `bring_in` does.
+    computed_by: the same fingerprint as at `take_out`; without one, nobody looks. A damaged page, and all after it, are
+    left out. Raises ValueError for pages of other weights, another kind or size, and as `bring_in` does.
     """
     if parcel.computed_by != computed_by:
         raise ValueError("these pages are of other weights or another kind: load the same on both sides")

@@ -19,7 +19,7 @@ class Policy:
     """Decides, page by page. Pages are known by hashes of their keys: a wrong guess costs a write, never an answer."""
 
     def __init__(self, store: Store) -> None:
-        self.store = store
+        self.store = Store(store)
         self._uses: Counter[int] = Counter()
 
     def wants(self, key: bytes, used: bool) -> bool:

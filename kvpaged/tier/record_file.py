@@ -92,7 +92,7 @@ class RecordFile:
         return _HEAD.size + record * self._stride
 
     def _is_there(self, record: int) -> bool:
-        return self._map.size() >= self._start(record + 1)
+        return 0 <= record < self.num_records and self._map.size() >= self._start(record + 1)
 
     def _put(self, start: int, data: bytes) -> None:
         self._map[start : start + len(data)] = data

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
@@ -11,6 +12,7 @@ from transformers import AutoModelForCausalLM
 from transformers.utils import logging
 
 from kvpaged.adapters.huggingface.model import HuggingFaceModel
+from kvpaged.wording import count_of
 
 _WANTED = ("*.json", "*.safetensors")
 _LEFT = ("*/*", "*.bin.index.json")  # other formats of the same weights
@@ -31,10 +33,15 @@ def load(name_or_path: str | Path, *, hub: bool = False, dtype: torch.dtype = to
             raise FileNotFoundError(f"no folder {folder}: give a checkpoint folder on this disk, or allow the hub")
         folder = _fetch(str(name_or_path))
     try:
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, local_files_only=True, output_loading_info=True
+        )
     except (ValueError, OSError, KeyError) as error:
         reason = (str(error).splitlines() or [""])[0]
         raise ValueError(f"transformers cannot load {folder}: {reason}") from None
+    model, told = loaded
+    if missing := sorted(told["missing_keys"]):  # transformers would make up their numbers
+        raise ValueError(f"{folder} lacks {count_of(len(missing), 'weight')}, {missing[0]} for one: fetch it again")
     return HuggingFaceModel(model, folder)
 
 
