@@ -1,5 +1,6 @@
 """The book's exercises in a shell: a question and what is typed, or a file that is judged."""
 
+import importlib
 import io
 from collections import Counter
 from pathlib import Path
@@ -9,6 +10,8 @@ import pytest
 
 from kvpaged.cli import main
 from kvpaged.exercises import find
+
+command = importlib.import_module("kvpaged.cli.exercise")  # the function of that name hides the room
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -93,4 +96,29 @@ def test_a_question_takes_no_file_and_an_unknown_number_is_refused(
 ) -> None:
     written.write_text("")
     assert "asks for a value" in run(capsys, "4.1", str(written))[2]
-    assert "no exercise '9.99'" in run(capsys, "9.99")[2]
+    assert "no exercise '9.99' to check" in run(capsys, "9.99")[2]
+
+
+@pytest.mark.parametrize(
+    ("typed", "read"),
+    [("1 0 2 0", (1, 0, 2, 0)), ("1, 0, 2, 0", (1, 0, 2, 0)), ("(1, 0)", (1, 0)), ("7", 7), ("the attic", "the attic")],
+)
+def test_several_numbers_may_be_typed_with_blanks_or_commas(
+    typed: str, read: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(typed + "\n"))
+    assert command._typed("4.1") == read
+
+
+def test_no_answer_is_no_wrong_one(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n"))
+    assert "✗ 4.1: not yet: say what you expect" in run(capsys, "4.1")[1]
+
+
+def test_no_more_hints_are_printed_than_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, "4.2", "--hints", "99")[1].count("Hint ") == len(find("4.2").hints)
+
+
+def test_a_number_without_quotes_is_told_to_have_some() -> None:
+    with pytest.raises(TypeError, match="4.1 is no exercise's number: write it in quotes"):
+        find(4.1)  # type: ignore[arg-type]

@@ -261,9 +261,9 @@ def test_what_is_not_a_function_is_no_answer() -> None:
 
 
 def test_an_exercise_that_is_not_there_is_told_with_those_that_are() -> None:
-    with pytest.raises(ValueError, match=r"no exercise '4\.99': there are 4\.1, 4\.2"):
+    with pytest.raises(ValueError, match=r"no exercise '4\.99' to check: there are 4\.1, 4\.2"):
         check("4.99", None)
-    with pytest.raises(ValueError, match=r"no exercise 'x': there are chapters"):
+    with pytest.raises(ValueError, match=r"no exercise 'x' to check: there are chapters"):
         find("x")
     with pytest.raises(ValueError, match=r"exercise 4\.2 is to build: write release_many"):
         ask("4.2")

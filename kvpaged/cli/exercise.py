@@ -32,7 +32,7 @@ def exercise(
             print(f"{each.number:>5}  {each.kind:<8} {each.title}")
         return
     asked = find(number)
-    for _ in range(hints):
+    for _ in range(min(hints, len(asked.hints))):
         print(hint(number))
     if isinstance(asked, Build):
         if file is None:
@@ -78,7 +78,11 @@ def _typed(number: str) -> Any:
     print(ask(number))
     print("your answer: ", end="", flush=True)
     typed = sys.stdin.readline().strip()
-    try:
-        return ast.literal_eval(typed)
-    except (ValueError, SyntaxError):
-        return typed
+    if not typed:
+        return ...  # as in the book, where nobody has answered yet
+    for written in (typed, typed.replace(" ", ",")):  # numbers may be told apart by blanks
+        try:
+            return ast.literal_eval(written)
+        except (ValueError, SyntaxError):
+            continue
+    return typed

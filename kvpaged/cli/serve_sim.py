@@ -74,9 +74,9 @@ def serve_sim(
     """Serve requests as they arrive, and report how long they waited and what memory they took.
 
     Each request is a story and a question about it; all run to their full length, and the report says how many
-    answers were right. In a terminal, you watch the pool, the queue and the throughput. Try a pool of 40 pages and see
-    requests preempted, or one story for all and see their pages shared. Ctrl-C ends it early, with the report of what
-    was served by then.
+    answers were right. In a terminal, you watch the pool, the queue and the throughput. Try a pool of 40 pages at a
+    rate of 200, and see requests preempted, or one story for all and see their pages shared. Ctrl-C ends it early, with
+    the report of what was served by then.
     """
     arrivals = workload_of_stories(requests, rate, seed, stories, max_tokens)
     say_loading()

@@ -10,13 +10,15 @@ from kvpaged.exercises.exercise import Exercise
 
 def find(number: str) -> Exercise:
     """The exercise of that number. Raises ValueError if there is none, and says which there are."""
+    if not isinstance(number, str):  # 10.10 is 10.1 to Python
+        raise TypeError(f"{number!r} is no exercise's number: write it in quotes, as in '4.1'")
     chapter = number.partition(".")[0]
     shelf = next((name for name in _shelves() if _chapter(name) == chapter), None)
     there = {each.number: each for each in _read(shelf)} if shelf else {}
     if number in there:
         return there[number]
     known = ", ".join(there) or "chapters " + ", ".join(_chapter(name) for name in _shelves())
-    raise ValueError(f"no exercise {number!r}: there are {known}")
+    raise ValueError(f"no exercise {number!r} to check: there are {known}")
 
 
 def exercises() -> list[Exercise]:
