@@ -209,3 +209,11 @@ def test_bad_input_gets_one_clear_line(
     assert (code, out) == (2, "")
     assert message in err
     assert err.count("\n") == 1
+
+
+def test_a_trace_without_requests_is_refused_in_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "empty.jsonl").write_text("")
+    model = str(config(tmp_path, LLAMA_3_8B))
+    code, _, err = run(capsys, "plan", "--model", model, "--memory", "1GiB", "--trace", str(tmp_path / "empty.jsonl"))
+    assert (code, err.count("\n")) == (2, 1)
+    assert "empty.jsonl has no requests" in err

@@ -92,7 +92,10 @@ def _read(trace: str, tokenizer: Path | None) -> Trace:
 
     with lines_of(trace) as lines:
         vocabulary = None if tokenizer is None else load_vocabulary(tokenizer)
-        return TraceReader(Path(trace).name, vocabulary).read(lines)
+        read = TraceReader(Path(trace).name, vocabulary).read(lines)
+    if not read.requests:
+        raise ValueError(f"{trace} has no requests: nothing could be found of them")
+    return read
 
 
 def _hits(found: MemoryPlan, page_size: int, room: int, trace: Trace) -> str:
