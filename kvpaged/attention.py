@@ -106,7 +106,6 @@ def paged_attention_decode(
     for bit, what it gets alone. For backend, see `default_backend`.
     Raises ValueError, TypeError or IndexError for what does not fit; nothing is read then.
     """
-    _check_batch(query.shape[0], page_tables, seq_lens=seq_lens)
     return attention_on(storage)(storage, page_tables, seq_lens, torch.ones_like(seq_lens), backend)(layer, query)
 
 
@@ -132,7 +131,7 @@ class PackedAttention:
         if backend not in (None, "kernel", "gather"):
             raise ValueError(f"backend is {backend!r}; give 'kernel', 'gather' or nothing")
         refuse_other_devices(page_tables=page_tables, seq_lens=seq_lens, query_lens=query_lens)
-        _check_batch(seq_lens.numel(), page_tables, seq_lens=seq_lens, query_lens=query_lens)
+        _check_batch(page_tables, seq_lens, query_lens)
         if backend == "kernel" and not has_numba():
             raise ModuleNotFoundError("backend is 'kernel', and numba cannot be used here: install it, or say 'gather'")
         self.backend = backend or default_backend(storage.head_dim)
@@ -228,13 +227,14 @@ def streaming_attention(query: Tensor, storage: PageStorage, table: PageTable, l
     return (output / total).to(query.dtype).view(heads, q_len, head_dim).transpose(0, 1)
 
 
-def _check_batch(num_sequences: int, page_tables: Tensor, **lengths: Tensor) -> None:
+def _check_batch(page_tables: Tensor, seq_lens: Tensor, query_lens: Tensor) -> None:
+    num_sequences = seq_lens.numel()
     if page_tables.ndim != 2 or page_tables.shape[0] != num_sequences:
         raise ValueError(f"page_tables has shape {tuple(page_tables.shape)}, expected ({num_sequences}, max_pages)")
-    for name, tensor in lengths.items():
-        if tensor.shape != (num_sequences,):
-            raise ValueError(f"{name} has shape {tuple(tensor.shape)}, expected ({num_sequences},)")
-    for name, tensor in {"page_tables": page_tables, **lengths}.items():
+    for name, lengths in (("seq_lens", seq_lens), ("query_lens", query_lens)):
+        if lengths.shape != (num_sequences,):
+            raise ValueError(f"{name} has shape {tuple(lengths.shape)}, expected ({num_sequences},)")
+    for name, tensor in (("page_tables", page_tables), ("seq_lens", seq_lens), ("query_lens", query_lens)):
         if tensor.dtype != torch.int32:
             raise TypeError(f"{name} is {tensor.dtype}; convert with .to(torch.int32)")
 
