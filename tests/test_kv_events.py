@@ -147,6 +147,9 @@ def test_what_is_no_batch_is_told_and_then_the_follower_knows_nothing(line: str)
     with pytest.raises(StreamError, match="this is no batch: |batch 0 comes after batch 0"):
         follower.read(line)
     assert (len(follower), follower.match([1, 2]), follower.last) == (0, 0, None)
+    told = run_follower([line])
+    assert (told.returncode, told.stderr) == (1, "")
+    assert told.stdout.startswith("this is no batch: ")
 
 
 def test_another_process_rebuilds_the_tree_or_says_what_is_wrong() -> None:

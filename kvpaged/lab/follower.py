@@ -24,19 +24,20 @@ class _Node(NamedTuple):
 class Follower:
     """The tree behind a stream of batches: which texts are cached, on no page in particular."""
 
+    last: int | None  # the batch read last; None when it knows nothing
+
     def __init__(self) -> None:
-        self.last: int | None = None  # the batch read last; None when it knows nothing
         self._begin()
 
     def read(self, line: str) -> None:
         """Follow one batch. Raises StreamError for what is none, is not the next, or says what cannot be."""
         try:
             self._follow(json.loads(line))
-        except (KeyError, TypeError, ValueError) as error:  # a StreamError is a ValueError
-            self.last = None
+        except StreamError:
             self._begin()
-            if isinstance(error, StreamError):
-                raise
+            raise
+        except (KeyError, TypeError, ValueError):
+            self._begin()
             raise StreamError(f"this is no batch: {line.strip()[:60]}") from None
 
     def _follow(self, batch: dict[str, Any]) -> None:
@@ -72,6 +73,7 @@ class Follower:
         return len(self._nodes)
 
     def _begin(self) -> None:
+        self.last = None
         self.page_size = 0
         self._nodes: dict[int, _Node] = {}  # a parent always before those that continue it
         self._places: dict[_Node, int] = {}

@@ -52,14 +52,14 @@ class RecordFile:
         self._map[: _HEAD.size] = head
 
     def write(self, record: int, key: bytes, value: bytes) -> None:
-        """Put a key and its value in the place of what was there. Raises OSError if the file became shorter."""
+        """Put a key and its value in the place of what was there. Raises OSError if the file has no such record."""
         if not 0 < len(key) <= self.key_bytes or len(value) != self.value_bytes:
             raise ValueError(
                 f"a key of {len(key):,} bytes and a value of {len(value):,} do not fit: 1 to {self.key_bytes:,} "
                 f"and just {self.value_bytes:,} bytes"
             )
         if not self._is_there(record):
-            raise OSError(f"{self.path} became shorter than its {self.num_records} records")
+            raise OSError(f"{self.path} has no record {record}, or no longer")
         start, body = self._start(record), key.ljust(self.key_bytes, b"\0") + value
         self._put(start, _RECORD.pack(0, 0))
         self._put(start + _RECORD.size, body)
@@ -68,7 +68,7 @@ class RecordFile:
     def read(self, record: int) -> tuple[bytes, bytes]:
         """Return the key and the value of a record. Raises DamagedRecord if they are not those that were written."""
         if not self._is_there(record):  # to touch it would end the process
-            raise DamagedRecord(f"{self.path} ends before record {record}")
+            raise DamagedRecord(f"{self.path} has no record {record}, or no longer")
         key_bytes, checksum = _RECORD.unpack_from(self._map, self._start(record))
         body_at = self._start(record) + _RECORD.size
         body = self._map[body_at : body_at + self.key_bytes + self.value_bytes]
