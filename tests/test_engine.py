@@ -501,9 +501,29 @@ def test_what_is_no_request_has_no_output_and_disturbs_nobody() -> None:
     engine = open_engine()
     request = engine.submit(STORY.text, greedy(4))
     engine.step()
-    with pytest.raises(TypeError, match="None is no request: give what `submit` returned"):
-        engine.output(None)  # type: ignore[arg-type]
+    for ask_for in (engine.output, engine.cancel):
+        with pytest.raises(TypeError, match="None is no request: give what `submit` returned"):
+            ask_for(None)  # type: ignore[arg-type]
     assert request.metrics.preemptions == 0
     while engine.num_unfinished:
         engine.step()
     assert engine.output(request).outputs[0].finish_reason is not None
+
+
+def test_a_request_of_another_engine_whose_text_fails_disturbs_neither(monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(request: Request) -> RequestOutput:
+        raise InjectedError
+
+    mine, other = open_engine(), open_engine()
+    running, stranger = mine.submit(STORY.text, greedy(4)), other.submit(STORY.text, greedy(4))
+    mine.step()
+    other.step()
+    with monkeypatch.context() as spoilt, pytest.raises(InjectedError):
+        spoilt.setattr("kvpaged.engine.engine.output_of", failing)
+        mine.output(stranger)
+    for engine, request in ((mine, running), (other, stranger)):
+        assert request.metrics.preemptions == 0
+        while engine.num_unfinished:
+            engine.step()
+        assert len(engine.output(request).outputs[0].tokens) == 4
+        engine.check()

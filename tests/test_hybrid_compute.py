@@ -169,6 +169,13 @@ def test_all_computed_is_an_error_that_says_what_to_do() -> None:
         compute(random_model(), cache, storage, sequence)
 
 
+def test_a_sequence_of_another_cache_is_refused_and_nothing_is_written() -> None:
+    (cache, storage), (other, _) = (memory(random_model(), MODELS["window"], 20, 8) for _ in range(2))
+    with pytest.raises(ValueError, match="no live sequence of this cache: give the cache that began it"):
+        compute(random_model(), cache, storage, other.sequence([1, 2]))
+    assert storage.keys(0).isnan().all()
+
+
 def test_a_state_fills_a_page_of_the_size_that_was_chosen_for_it() -> None:
     size = page_size_for([FULL, LINEAR])
     storage = memory(random_model(), [FULL, LINEAR], 4, size)[1]

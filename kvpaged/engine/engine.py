@@ -155,8 +155,10 @@ class Engine:
     def cancel(self, request: Request) -> bool:
         """End a request now, with "abort" for a reason; its pages are given back. False if it is finished already.
 
-        Within a step (from a hook of the model, say), the request ends with the step.
+        Within a step (from a hook of the model, say), the request ends with the step. Raises TypeError for what is no
+        request.
         """
+        _require_request(request)
         with self._turn.taken():
             if self._books.requests.get(request.id) is not request or request in self._books.unwanted:
                 return False
@@ -170,11 +172,12 @@ class Engine:
 
         Raises TypeError for what is no request.
         """
-        if not isinstance(request, Request):
-            raise TypeError(f"{request!r} is no request: give what `submit` returned")
+        _require_request(request)
         try:
             return output_of(request)
         except Exception as error:
+            if not request.finished and self._books.requests.get(request.id) is not request:
+                raise  # it is another engine's, where it goes on
             with self._turn.taken():
                 self._books.fail(request, error)
             return output_of(request)
@@ -330,3 +333,8 @@ class Engine:
                 batch.mapped_pages,
             )
         )
+
+
+def _require_request(request: object) -> None:
+    if not isinstance(request, Request):
+        raise TypeError(f"{request!r} is no request: give what `submit` returned")

@@ -21,9 +21,12 @@ from kvpaged.reader import PagedKVReader
 def compute(model: LanguageModel, cache: GroupedKVCache, storage: PageStorage, sequence: GroupedSequence) -> Tensor:
     """Logits [vocab_size] of a sequence's last token, after a pass over each of its tokens that is not computed yet.
 
-    storage: has the cache's pages, and as many layers as its largest group. Raises ValueError if all tokens are
-    computed, OutOfPages in front of the token for which the pages do not suffice.
+    storage: has the cache's pages, and as many layers as its largest group. Raises ValueError if the sequence is no
+    live one of this cache, or all its tokens are computed; OutOfPages in front of the token for which the pages do not
+    suffice.
     """
+    if sequence not in cache.sequences:
+        raise ValueError("this is no live sequence of this cache: give the cache that began it")
     if sequence.num_computed == len(sequence.tokens):
         raise ValueError(f"all {len(sequence.tokens)} tokens are computed: append the next token first")
     places = {layer: (g, place) for g, (_, layers) in enumerate(cache.groups) for place, layer in enumerate(layers)}
