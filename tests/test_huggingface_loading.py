@@ -112,6 +112,15 @@ def test_a_folder_that_cannot_be_loaded_or_served_is_refused_in_one_line(
     code, _, err = run(capsys, "generate", PROMPT, "--model", str(tmp_path))
     assert (code, err.count("\n")) == (2, 1)
     assert f"transformers cannot load {tmp_path}: Error no file named model.safetensors" in err
+    weights = (gpt2 / "model.safetensors").read_bytes()
+    faults = (weights[:100], {}), (weights, {"n_embd": 2 * config["n_embd"]}), (weights, {"n_head": 0})
+    for damaged, changed in faults:
+        (tmp_path / "model.safetensors").write_bytes(damaged)
+        (tmp_path / "config.json").write_text(json.dumps(config | changed))
+        code, _, err = run(capsys, "generate", PROMPT, "--model", str(tmp_path))
+        assert (code, err.count("\n")) == (2, 1), err
+        assert f"transformers cannot load {tmp_path}: " in err
+    (tmp_path / "model.safetensors").unlink()
     (tmp_path / "config.json").write_text(json.dumps({**config, "model_type": "unheard-of"}))
     code, _, err = run(capsys, "generate", PROMPT, "--model", str(tmp_path))
     assert (code, err.count("\n")) == (2, 1)
