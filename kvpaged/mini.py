@@ -110,7 +110,7 @@ class Cache:
 
 
 def agreeing(a, b):
-    """How many tokens agree, from the first on: the index of one that differs."""
+    """How many tokens agree at the beginning: the index of the first that does not."""
     return [*(x == y for x, y in zip(a, b)), False].index(False)
 
 
