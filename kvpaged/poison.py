@@ -23,6 +23,7 @@ from kvpaged.events import EventKind, Fields
 from kvpaged.page import PageStorage, Rows, as_slots
 from kvpaged.page_table import pages_for
 from kvpaged.sequence import Sequence
+from kvpaged.wording import count_of
 
 NAN = float("nan")
 
@@ -107,7 +108,8 @@ class PoisonedStorage(PageStorage):
             needed = pages_for(num_tokens, self.page_size)
             page_ids = list(row[:needed])
             if len(page_ids) < needed:
-                raise PoisonError(f"{num_tokens} tokens are read in layer {layer}, through {len(page_ids)} pages only")
+                pages = count_of(len(page_ids), "page")
+                raise PoisonError(f"{num_tokens} tokens are read in layer {layer}, through {pages} only")
             if not page_ids:
                 continue
             reader = self._reader_of(page_ids, num_tokens)
@@ -154,7 +156,7 @@ class PoisonedStorage(PageStorage):
 
     def _find(self, page_id: int) -> list[tuple[Sequence, int]]:
         """The live sequences whose tables name a page, each with the page's place in its table."""
-        watched = self._watched
+        watched = self._watched  # which says so, if there is nobody to look for
         if self._holders is None:
             self._holders = defaultdict(list)
             for sequence in sorted(watched.sequences, key=lambda each: each.id):

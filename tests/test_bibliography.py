@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from pybtex.database import parse_file
 
-ROOT = Path(__file__).parents[1]
-sys.path.append(str(ROOT / "_ext"))
-from author_year import AuthorYearLabels  # noqa: E402
+sys.path.append(str(Path(__file__).parents[1] / "_ext"))
 
+from author_year import AuthorYearLabels
+
+ROOT = Path(__file__).parents[1]
 ENTRIES = {
     key: (
         re.search(r"author\s*=\s*\{\{?(.+?)(?:,| and |\}\}?,?\n)", body)[1],

@@ -1,5 +1,6 @@
 """The book's table of contents, and the checker of the built book."""
 
+import sys
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -7,6 +8,10 @@ import pytest
 import yaml
 
 from check_site import check
+
+sys.path.append(str(Path(__file__).parents[1] / "_ext"))
+
+from book import leave_out_inherited
 
 ROOT = Path(__file__).parents[1]
 
@@ -75,3 +80,11 @@ def test_the_site_checker_counts_the_figures_of_a_chapter(tmp_path: Path) -> Non
     assert check(tmp_path) == []
     page.write_text(caption.format("4.1") + caption.format("5.1"), encoding="utf-8")
     assert check(tmp_path) == ["04-page-pool.html: a figure is numbered Figure 5.1; its place is that of Figure 4.2"]
+
+
+def test_the_api_page_tells_how_a_class_is_made_and_nothing_that_was_only_inherited() -> None:
+    settings = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["sphinx"]["config"]
+    assert settings["autoclass_content"] == "both"
+    lines = ["A decoder.", "", "Initialize internal Module state, shared by both.", "Raises ValueError for none."]
+    leave_out_inherited(None, "class", "Decoder", None, None, lines)  # type: ignore[arg-type]
+    assert lines == ["A decoder.", "", "Raises ValueError for none."]

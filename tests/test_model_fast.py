@@ -207,5 +207,5 @@ def test_the_room_imports_numba_no_sooner_than_it_computes() -> None:
 def test_what_the_kernel_does_not_serve_is_refused_and_so_are_tokens_without_positions() -> None:
     with pytest.raises(ValueError, match="has no fast form: call fast"):
         FastDecoder(decoder(replace(ODD, head_dim=8)))
-    with pytest.raises(ValueError, match="2 tokens have 1 positions: give one for each"):
+    with pytest.raises(ValueError, match="tokens: 2, positions: 1: give each token its own"):
         made(decoder())(torch.tensor([1, 2]), torch.tensor([0]), NoCache().attend)

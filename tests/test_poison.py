@@ -210,7 +210,7 @@ def test_a_read_through_too_few_pages_is_caught() -> None:
     sequence = cache.sequence(range(6))
     compute(cache, sequence)
     cache.storage.check_read(0, [sequence.table.page_ids], [6])
-    with pytest.raises(PoisonError, match="6 tokens are read in layer 0, through 1 pages only"):
+    with pytest.raises(PoisonError, match="6 tokens are read in layer 0, through 1 page only"):
         cache.storage.check_read(0, [sequence.table.page_ids[:1]], [6])
 
 

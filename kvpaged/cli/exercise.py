@@ -80,7 +80,7 @@ def _typed(number: str) -> Any:
     typed = sys.stdin.readline().strip()
     if not typed:
         return ...  # as in the book, where nobody has answered yet
-    for written in (typed, typed.replace(" ", ",")):  # numbers may be told apart by blanks
+    for written in (typed, ",".join(typed.split())):  # numbers may be told apart by blanks
         try:
             return ast.literal_eval(written)
         except (ValueError, SyntaxError):

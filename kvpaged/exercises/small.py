@@ -29,8 +29,8 @@ def draw_pool(
     pool: mini.Pool, page_size: int | None = None, holders: Mapping[str, Iterable[int]] | None = None
 ) -> Picture:
     """Each page of a small pool, with its owners; `holders` names those that are known."""
-    views = [PageView(page, ref_count=count) for page, count in enumerate(pool.ref_counts)]
+    views, filled = [PageView(page, ref_count=count) for page, count in enumerate(pool.ref_counts)], page_size or SLOTS
     for holder, pages in (holders or {}).items():
         for page in pages:
-            views[page].uses[holder] = Use(page_size or SLOTS, page_size or SLOTS)
+            views[page].uses[holder] = Use(filled, filled)
     return draw_pages(views, page_size, counting_tokens=False)

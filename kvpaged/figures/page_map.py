@@ -42,9 +42,10 @@ def draw_pages(
     words: Mapping[int, Sequence[str]] | None = None,
 ) -> Picture:
     """Draw these pages in rows. page_size: None, if it is not known. words: what stands in the slots, by page id."""
-    shape, words = PageShape(page_size or SLOTS), words or {}
+    num_slots, words = page_size or SLOTS, words or {}
+    shape = PageShape(num_slots)
     if words:
-        shape = PageShape(page_size or SLOTS, slot_width_for([word for each in words.values() for word in each]), 20)
+        shape = PageShape(num_slots, slot_width_for([word for each in words.values() for word in each]), 20)
     drawing = "".join(
         shape.draw(
             1 + index % per_row * (shape.width + _GAP),

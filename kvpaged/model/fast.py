@@ -96,7 +96,7 @@ class FastDecoder:
         ValueError unless each token has a position.
         """
         if tokens.shape != positions.shape:
-            raise ValueError(f"{tokens.numel()} tokens have {positions.numel()} positions: give one for each")
+            raise ValueError(f"tokens: {tokens.numel()}, positions: {positions.numel()}: give each token its own")
         from kvpaged.kernel.layers import Stream, Weights
         from kvpaged.kernel.one_pass import run_layers
 
