@@ -518,9 +518,10 @@ def test_a_request_of_another_engine_whose_text_fails_disturbs_neither(monkeypat
     running, stranger = mine.submit(STORY.text, greedy(4)), other.submit(STORY.text, greedy(4))
     mine.step()
     other.step()
-    with monkeypatch.context() as spoilt, pytest.raises(InjectedError):
+    with monkeypatch.context() as spoilt:
         spoilt.setattr("kvpaged.engine.engine.output_of", failing)
-        mine.output(stranger)
+        with pytest.raises(InjectedError):
+            mine.output(stranger)
     for engine, request in ((mine, running), (other, stranger)):
         assert request.metrics.preemptions == 0
         while engine.num_unfinished:
