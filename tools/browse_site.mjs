@@ -148,8 +148,10 @@ const unreadable = (wide) => {
   const clipped = wide && [...document.querySelectorAll(".bd-sidebar-secondary a *")].find((each) => each.getBoundingClientRect().right > innerWidth);
   const hidden = wide && [...document.querySelectorAll("article .kvs")].find((each) => // the map, strips, grids
     each.scrollWidth > each.clientWidth + 1 && parseFloat(each.firstElementChild.style.width) <= 756)?.firstElementChild;
+  const bent = !wide && [...document.querySelectorAll("article .columns pre")].find((each) => getComputedStyle(each).whiteSpace !== "pre");
   const narrow = [...document.querySelectorAll("article table.table td")].find((each) => each.clientWidth < 60 && each.textContent.trim().length > 12);
   return [small && `"${small.textContent}" in a picture is under 10 px`, tiny && `"${tiny.textContent}" is under 10 px`,
+    bent && `the lines of a printed table are broken: ${bent.textContent.trim().slice(0, 60)}`,
     narrow && `a column of a table is ${narrow.clientWidth} px wide: ${narrow.textContent.trim().slice(0, 60)}`,
     hidden && `a picture of ${hidden.style.width} hides its end: ${hidden.getAttribute("aria-label").slice(0, 60)}`,
     clipped && `the list of contents leaves the window: ${clipped.textContent}`,
