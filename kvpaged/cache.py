@@ -23,9 +23,10 @@ class PagedKVCache(Memory[Sequence]):
     def sequence(self, prompt_tokens: Iterable[int], cache_salt: Hashable = None) -> Sequence:
         """Begin a sequence: it owns what is cached of its prompt, and pages for the rest.
 
-        Only sequences with the same `cache_salt` share cached pages (see `kvpaged.checks.check_salt` for what can be
-        one). Raises ValueError for an empty prompt, TypeError or ValueError for what is no token, TypeError for what is
-        no salt, OutOfPages when the pages do not suffice; nothing is then changed.
+        Only sequences with the same `cache_salt` share cached pages. A salt is None, a str, bytes, an int, or a tuple
+        of these; nothing of a derived class, and no bool. Raises ValueError for an empty prompt, TypeError or
+        ValueError for what is no token, TypeError for what is no salt, OutOfPages when the pages do not suffice;
+        nothing is then changed (but see `PrefixCache.allocate_many`: pages in use may count as used).
         """
         check_salt(cache_salt)
         tokens, packed = as_tokens(prompt_tokens)

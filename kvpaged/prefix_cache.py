@@ -147,7 +147,7 @@ class PrefixCache:
         """Find the longest cached prefix of `tokens`, to the token. Changes nothing and takes no ownership.
 
         The cost grows with the pages of the match, not with what is cached. Raises TypeError or ValueError for what is
-        no token, and TypeError for what is no salt (see `kvpaged.checks.check_salt`).
+        no token, and TypeError for what is no salt (see `PagedKVCache.sequence`).
         """
         check_salt(cache_salt)
         return self.match_packed(as_tokens(tokens)[1], cache_salt)

@@ -105,7 +105,8 @@ class Sequence:
     def mark_computed(self, n: int | None = None) -> None:
         """Note that K and V of the first `n` tokens are stored (of all, if None); what was computed stays so.
 
-        Pages that are full of computed tokens enter the prefix cache. Raises ValueError unless 0 <= n <= len(seq).
+        Pages that are full of computed tokens enter the prefix cache. Raises ValueError unless 0 <= n <= len(seq), and
+        TypeError if n is no integer.
         """
         self._require_live()
         num_tokens = self.table.num_tokens
@@ -148,7 +149,7 @@ class Sequence:
         """Forget all tokens from `length` on, and give back the pages that held nothing else.
 
         This is how speculative decoding takes back what it guessed wrong.
-        Raises ValueError unless 0 <= length <= len(seq).
+        Raises ValueError unless 0 <= length <= len(seq), and TypeError if it is no integer.
         """
         self._require_live()
         length = whole("length", length)

@@ -75,7 +75,9 @@ def test_an_integer_of_any_kind_is_made_a_plain_one() -> None:
         assert refused(TypeError, lambda wrong=wrong: whole("n", wrong)) == told
 
 
-@pytest.mark.parametrize("wrong", [True, 1.0, ["a"], ("a", (b"b", 1.0)), object()])
+@pytest.mark.parametrize(
+    "wrong", [True, 1.0, np.int64(1), type("Name", (str,), {})("a"), ["a"], ("a", (b"b", 1.0)), object()]
+)
 def test_what_may_equal_another_is_no_salt(wrong: object) -> None:
     for salt in (None, "a", b"a", 7, (), ("a", (b"b", 1, None))):
         check_salt(salt)

@@ -184,6 +184,17 @@ def test_an_allocation_that_fails_leaves_the_order_of_eviction_as_it_was() -> No
     assert lengths == [[0, 8, 4], [0, 4, 4], [0, 0, 4], [0, 0, 0]]
 
 
+def test_a_page_in_use_that_an_eviction_comes_to_counts_as_used_even_if_the_allocation_fails() -> None:
+    pool, prefix = cache_with([1] * 4, [2] * 4, num_pages=3)
+    in_use = prefix.match([1] * 4).page_ids
+    pool.share_many(in_use)
+    with pytest.raises(OutOfPages):
+        prefix.allocate_many(3)
+    pool.release_many(in_use)
+    prefix.evict(1)
+    assert [prefix.match([token] * 4).num_tokens for token in (1, 2)] == [4, 0]
+
+
 def test_clear_gives_every_page_back() -> None:
     pool, prefix = cache_with(list(range(12)), [9] * 6)
     insert(prefix, [1, 2, 3], "salt")
