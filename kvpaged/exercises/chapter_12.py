@@ -31,7 +31,7 @@ def _layout(chance: Random) -> Question:
     )
     words = (
         f"K lies as `[page, slot, kv_head, dim]`, in {count_of(pages, 'full page')} of {size} slots, no two of them "
-        f"side by side, with {heads} kv heads. How many jumps make the three orders: head, page, slot (head-major); "
+        f"side by side, with {heads} kv heads. How many jumps do the three orders make: head, page, slot (head-major); "
         "page, head, slot (page-major); and page, slot, head, as it lies?"
     )
     return Question(words, tuple(map(_jumps, orders)))
