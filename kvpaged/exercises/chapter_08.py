@@ -157,7 +157,7 @@ EXERCISES = (
         title="what walls cost",
         instance=_walls,
         hints=(
-            "A hit leaves one token to run. What does each tenant's first request find, and what do the others?",
+            "What is not found must run. What can each request find with a salt for each tenant, and what without?",
             "Without salts, a tenant's first request finds the common beginning, unless it is the first of all.",
         ),
     ),
