@@ -178,7 +178,7 @@ def test_the_page_map_of_a_bare_pool_counts_owners_and_names_those_it_is_told():
     pool = PagePool(6)
     pool.allocate_many(2)
     pool.share(1)
-    assert "Page 1 has 2 owners." in repr(page_map(pool))
+    assert "Page 1 has 2 references without a name." in repr(page_map(pool))
     named = repr(page_map(pool, holders={"Ada": [0, 1], "Bo": [1]}))
     assert "Ada owns pages 0–1." in named
     assert "Page 1 is shared by Ada and Bo." in named

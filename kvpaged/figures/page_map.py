@@ -90,7 +90,9 @@ def describe_pages(pages: list[PageView], page_size: int | None, counting_tokens
         if len(page.uses) > 1:
             words.append(f"Page {page.page_id} is shared by {listed(map(owner_name, page.uses))}.")
         elif page.unknown > 0 and page.unknown == page.ref_count:
-            words.append(f"Page {page.page_id} has {count_of(page.ref_count, 'owner')}.")
+            words.append(f"Page {page.page_id} has {count_of(page.ref_count, 'reference')} without a name.")
+        if page.unknown < 0:
+            words.append(f"Page {page.page_id} has {count_of(page.ref_count, 'reference')}, fewer than owners.")
     moving = [page.page_id for page in pages if page.moving]
     if moving:
         words.append(f"A transfer owns {pages_named(moving)}.")

@@ -13,4 +13,4 @@ class Text(NamedTuple):
 
     def __repr__(self) -> str:
         salted = f" for {self.cache_salt}" if self.cache_salt is not None else ""
-        return f"the last token of {[*self.tokens]}{salted}"
+        return f"what was computed for the text {[*self.tokens]}{salted}"
