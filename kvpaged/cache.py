@@ -42,9 +42,9 @@ class PagedKVCache(Memory[Sequence]):
     def salvage(self, kept: Iterable[Sequence]) -> None:
         """Keep these sequences as they stand, and nothing else, whatever an interrupt left half done.
 
-        Nothing half done is asked: the tables of what is kept say who owns what, the prefix cache begins empty, and
-        all other sequences are as released. Pages that somebody owns without a sequence are free then. If this is
-        interrupted too, it can be begun again.
+        Nothing half done is asked: the tables of what is kept say who owns what, the prefix cache begins empty (and is
+        shown what is kept as it goes on), and all other sequences are as released. Pages that somebody owns without a
+        sequence are free then. If this is interrupted too, it can be begun again.
         """
         kept = list(kept)
         for sequence in self.sequences.difference(kept):

@@ -13,7 +13,7 @@ from kvpaged.transfers import Transfers
 
 @runtime_checkable
 class Storage(Protocol):
-    """What is asked of the room that holds the bytes (`kvpaged.page.PageStorage` is one)."""
+    """What is asked of the room that holds the bytes, such as `PageStorage`: `num_pages`, `page_size` and `copy`."""
 
     num_pages: int
     page_size: int

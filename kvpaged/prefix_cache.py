@@ -84,7 +84,7 @@ class _Root(PrefixNode):
 
 
 class PrefixWatcher:
-    """Somebody whom a prefix cache tells what it does. Each of these does nothing until it is overridden."""
+    """Somebody in `PrefixCache.watchers`, told what it does. Each of these does nothing until it is overridden."""
 
     def kept(self, nodes: list[PrefixNode]) -> None:
         """These pages are cached from now on, each after the one that it continues."""
@@ -249,7 +249,7 @@ class PrefixCache:
         """Give back up to `num_pages` pages that only the cache owns; return how many became free.
 
         The least recently used go first, and always a leaf before the page it continues. A page that was inserted at
-        two places (under two salts, say) has two owners, and stays.
+        two places (under two salts, say) has two owners, and stays. One event names all that went.
         """
         self._make_room()
         victims = self._choose_victims(num_pages)

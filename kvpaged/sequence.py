@@ -105,8 +105,8 @@ class Sequence:
     def mark_computed(self, n: int | None = None) -> None:
         """Note that K and V of the first `n` tokens are stored (of all, if None); what was computed stays so.
 
-        Pages that are full of computed tokens enter the prefix cache. Raises ValueError unless 0 <= n <= len(seq), and
-        TypeError if n is no integer.
+        Pages that are full of computed tokens enter the prefix cache. If `n` tokens are computed already, nothing
+        happens. Raises ValueError unless 0 <= n <= len(seq), and TypeError if n is no integer.
         """
         self._require_live()
         num_tokens = self.table.num_tokens
