@@ -98,7 +98,7 @@ EXERCISES = (
         cases=_beams,
         reference=_step_bytes,
         hints=(
-            "`index_select` reads each row of each beam, and writes it.",
+            "`index_select` reads the row of each beam, and writes it.",
             "Pages are copied when somebody writes to one that has several owners. Of m beams in one last page, one "
             "may write in place.",
             "Only the last page is written to, and only `length % page_size` of its slots hold anything to be copied.",
