@@ -48,7 +48,7 @@ def _between(start: float | None, stop: float | None) -> float | None:
 
 
 class StepRecord(NamedTuple):
-    """One step, and the engine after it (used_pages: during it)."""
+    """One step, and the engine after it (used_pages, mapped_pages: during it)."""
 
     seconds: float  # from the opening of the engine to the end of the step
     tokens: int  # computed in this step
@@ -56,7 +56,7 @@ class StepRecord(NamedTuple):
     waiting: int
     used_pages: int  # during the step: owned by anybody, the prefix cache included
     cached_pages: int  # owned by the prefix cache, and maybe others
-    mapped_pages: int  # in the tables of the step's sequences; a page that several share counts for each
+    mapped_pages: int  # during the step: in the tables of its sequences; a page that several share counts for each
 
 
 @dataclass(kw_only=True)

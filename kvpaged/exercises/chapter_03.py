@@ -106,7 +106,7 @@ EXERCISES = (
         cases=_memory,
         reference=_pages_in,
         hints=(
-            "A page holds its tokens' numbers in all layers: for each, how many are there to a token?",
+            "How many numbers does a token leave in one layer? A page holds that for each token, in all layers.",
             "Keys *and* values.",
             "What is left over when the last whole page is counted is no page.",
         ),
