@@ -182,6 +182,8 @@ def test_the_page_map_of_a_bare_pool_counts_owners_and_names_those_it_is_told():
     named = repr(page_map(pool, holders={"Ada": [0, 1], "Bo": [1]}))
     assert "Ada owns pages 0–1." in named
     assert "Page 1 is shared by Ada and Bo." in named
+    assert "fewer than owners" not in named
+    assert "Page 0 has 1 reference, fewer than owners." in repr(page_map(pool, holders={"Ada": [0], "Bo": [0]}))
 
 
 def test_the_page_map_of_a_replay_is_the_one_of_the_cache(story):
