@@ -224,7 +224,7 @@ const SOUGHT = {
   "speculative decoding": ["serving"], "chunked prefill": ["serving"], "time to first token": ["serving"], "top_p": ["serving"],
   "block table": ["page-table"], "memory leak": ["museum"], "running out of pages": ["serving", "page-pool"],
   "sliding window": ["layers-of-several-kinds"], "quantization": ["pages-of-fewer-bits"], "LMCache": ["a-second-tier"],
-  "kernel": ["kernel"], "transformers": ["real-models", "from-here-to-vllm"],
+  "batch invariance": ["same-bits"], "kernel": ["kernel"], "transformers": ["real-models", "from-here-to-vllm"],
 };
 
 async function search(page, words, chapters) {

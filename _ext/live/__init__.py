@@ -53,7 +53,7 @@ def add_cells(app: Sphinx, page: str, template: str, context: dict[str, Any], do
         bundle.with_name("bundle.js").write_text(f"globalThis.kvpaged = {{ bundle: {known} }};\n", encoding="utf-8")
         note = (
             "The cells with buttons run in this page. The first change or run fetches Python from this site, "
-            f"{megabytes} MB, and starts it: in about three seconds on a laptop once it is here, later on a phone. "
+            f"{megabytes} MB, and starts it: in about three seconds on a laptop once it is here, on a phone in more. "
             "Your browser keeps it, and starts it in about one at the next visit."
             "<noscript> (That needs JavaScript, which is off.)</noscript>"
         )

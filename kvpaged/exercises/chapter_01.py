@@ -51,8 +51,8 @@ def _window(chance: Random, size: int) -> Case:
         seen["bytes that stay in memory"] = _bytes_alive(kept.get(1))
         return seen
 
-    words = f"a window of {window} in layer 1, and so many new tokens at each step: {steps}"
-    return Case(words + " (layer 0 gets rows of its own, numbered from 100 on)", run)
+    words = f"layer 1, a window of {window}; the number of new tokens at each step: {steps}"
+    return Case(words + " (layer 0 gets other rows in between, numbered from 100 on)", run)
 
 
 def _tokens(rows: Any) -> Any:
