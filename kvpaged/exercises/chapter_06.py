@@ -210,7 +210,7 @@ EXERCISES = (
         cases=_parts,
         reference=_merge,
         hints=(
-            "Both sides may have to shrink.",
+            "Either side may have to shrink.",
             "The larger of the two largest scores is the new one. Each side was divided by `exp` of its own.",
             "`exp(a[0] - largest)` is never more than one. `exp` of a score may be too large for a float.",
         ),
