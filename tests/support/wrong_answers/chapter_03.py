@@ -60,10 +60,10 @@ WRONG = {
         (a_page_too_late, "flat slot"),
     ],
     "3.4": [
-        (a_copy, "pages that cannot be read unnoticed"),
+        (a_copy, "spoiled pages"),
         (everything, "the other pages"),
         (keys_alone, "V, layer 0"),
         (first_layer_alone, "K, layer 1"),
-        (zeros, "pages that cannot be read unnoticed"),
+        (zeros, "spoiled pages"),
     ],
 }
