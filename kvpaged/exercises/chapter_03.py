@@ -73,9 +73,7 @@ def _used_pages(chance: Random, size: int) -> Case:
         others = [page for page in range(num_pages) if page not in pages]
         named = {f"{name}, layer {layer}": nan[kv, layer] for kv, name in enumerate("KV") for layer in range(layers)}
         return {
-            "spoiled pages": {
-                name: [page for page in pages if bool(found[page])] for name, found in named.items()
-            },
+            "spoiled pages": {name: [page for page in pages if bool(found[page])] for name, found in named.items()},
             "the other pages": "as they were" if bool((storage[:, :, others] == 1).all()) else "changed",
         }
 

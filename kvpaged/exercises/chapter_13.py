@@ -54,8 +54,8 @@ def _generations(chance: Random) -> Question:
     parents = sorted(chance.randrange(beams) for _ in range(beams))
     words = (
         f"{beams} beams of {length} tokens each, in pages of {page_size}; none of the last pages is shared. After this "
-        f"step, beams {parents} live on (one that stands there twice has two heirs), and each heir takes a token of its "
-        "own. Of how many tokens are K and V copied in pages, and of how many in the rectangle of the default cache?"
+        f"step, beams {parents} live on (one that stands there twice has two heirs), and each heir takes a token of "
+        "its own. Of how many tokens are K and V copied in pages, and of how many in the rectangle of the default cache?"
     )
     return Question(words, (_slots_copied(parents, length, page_size), beams * length))
 
