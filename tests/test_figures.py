@@ -186,6 +186,14 @@ def test_the_page_map_of_a_bare_pool_counts_owners_and_names_those_it_is_told():
     assert "Page 0 has 1 reference, fewer than owners." in repr(page_map(pool, holders={"Ada": [0], "Bo": [0]}))
 
 
+def test_a_table_that_names_a_page_twice_is_drawn_with_two_owners_of_it():
+    pages = [PageView(0, {"B": Use(4, 4, times=2)}, ref_count=1), PageView(1, {"B": Use(4, 4)}, ref_count=1)]
+    drawn = draw_pages(pages, 4, counting_tokens=False)
+    assert "B names page 0 twice or more. Page 0 has 1 reference, fewer than owners." in repr(drawn)
+    assert "names page 1" not in repr(drawn)
+    assert drawn.inline().count(">B</text>") == 3
+
+
 def test_the_page_map_of_a_replay_is_the_one_of_the_cache(story):
     cache = story.cache
     replay = Replay(4).apply_all(cache.events)

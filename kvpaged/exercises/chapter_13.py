@@ -55,7 +55,7 @@ def _generations(chance: Random) -> Question:
     words = (
         f"{beams} beams of {length} tokens each, in pages of {page_size}; none of the last pages is shared. After this "
         f"step, beams {parents} live on (one that stands there twice has two heirs), and each heir takes a token of "
-        "its own. Of how many tokens are K and V copied in pages, and of how many in the rectangle of the default cache?"
+        "its own. Of how many tokens are K and V copied in pages, and of how many in the default cache's rectangle?"
     )
     return Question(words, (_slots_copied(parents, length, page_size), beams * length))
 

@@ -133,7 +133,8 @@ def draw_memory(cache: mini.Cache, sequences: Named) -> Picture:
         length = len(sequence.tokens)
         for index, page in enumerate(sequence.page_table):
             use = use_of_page(index, length, min(length, sequence.num_computed), cache.page_size)
-            views[page].uses[name] = Use(max(0, use.tokens), use.computed)  # a wrong table may have a page too many
+            times = sequence.page_table.count(page)
+            views[page].uses[name] = Use(max(0, use.tokens), use.computed, times)  # a wrong table may have one too many
     held = {
         page: ["" if token is None else str(token) for token in slots]
         for page, slots in enumerate(cache.storage.pages)

@@ -91,6 +91,11 @@ def describe_pages(pages: list[PageView], page_size: int | None, counting_tokens
             words.append(f"Page {page.page_id} is shared by {listed(map(owner_name, page.uses))}.")
         elif page.unknown > 0 and page.unknown == page.ref_count:
             words.append(f"Page {page.page_id} has {count_of(page.ref_count, 'reference')} without a name.")
+        words += [
+            f"{owner_name(who)} names page {page.page_id} twice or more."
+            for who, use in page.uses.items()
+            if use.times > 1
+        ]
         if page.unknown < 0:
             words.append(f"Page {page.page_id} has {count_of(page.ref_count, 'reference')}, fewer than owners.")
     moving = [page.page_id for page in pages if page.moving]

@@ -51,7 +51,7 @@ class PageShape:
             out, back = ("h", 6, "v", -3, "l", 4, 4.5, "h", -10), ("h", -6, "v", 3, "l", -4, -4.5, "h", 10)
             parts.append(path("M", right - 9, y + 7, *out, "M", right, y + 13, *back, class_="i"))
             right -= 13
-        chips = [(owner_name(owner), owner_colour(owner)) for owner in page.uses]
+        chips = [(owner_name(owner), owner_colour(owner)) for owner, use in page.uses.items() for _ in range(use.times)]
         if page.unknown > 0:
             chips.append((f"+{page.unknown}" if chips or page.cached else f"×{page.unknown}", NEUTRAL))
         widths = [text_width(name, 10) + 4 for name, _ in chips]

@@ -11,10 +11,14 @@ from kvpaged.replay import Replay
 
 
 class Use(NamedTuple):
-    """How one owner uses a page: its first `tokens` slots have a token, of which the first `computed` have K and V."""
+    """How one owner uses a page: its first `tokens` slots have a token, of which the first `computed` have K and V.
+
+    times: how often its table names the page; once, unless the table is wrong.
+    """
 
     tokens: int
     computed: int
+    times: int = 1
 
 
 def use_of_page(index: int, num_tokens: int, num_computed: int, page_size: int) -> Use:
@@ -46,8 +50,9 @@ class PageView:
 
     @property
     def unknown(self) -> int:
-        """Owners that are counted but not known by name."""
-        return 0 if self.null else self.ref_count - len(self.uses) - (self.cached > 0) - self.moving
+        """Owners that are counted but not known by name; below zero, if more are known than counted."""
+        named = sum(use.times for use in self.uses.values())
+        return 0 if self.null else self.ref_count - named - (self.cached > 0) - self.moving
 
 
 _MOST = 512

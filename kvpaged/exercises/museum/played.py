@@ -49,5 +49,5 @@ class Played:
         size, views = self.cache.page_size, views_of(self.cache)
         for name, sequence in self.live.items():
             for page in sequence.page_table:
-                views[page].uses[name] = Use(size, size)
+                views[page].uses[name] = Use(size, size, sequence.page_table.count(page))
         return {"the pool afterwards": draw_pages(views, size, counting_tokens=False)}
