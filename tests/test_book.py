@@ -1,5 +1,6 @@
 """The book's table of contents, and the checker of the built book."""
 
+import json
 import sys
 from fnmatch import fnmatch
 from pathlib import Path
@@ -7,11 +8,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from check_site import check
+from check_site import check, printed_otherwise
 
 sys.path.append(str(Path(__file__).parents[1] / "_ext"))
 
 from book import leave_out_inherited
+from streams import join_outputs, whole
 
 ROOT = Path(__file__).parents[1]
 
@@ -88,3 +90,30 @@ def test_the_api_page_tells_how_a_class_is_made_and_nothing_that_was_only_inheri
     lines = ["A decoder.", "", "Initialize internal Module state, shared by both.", "Raises ValueError for none."]
     leave_out_inherited(None, "class", "Decoder", None, None, lines)  # type: ignore[arg-type]
     assert lines == ["A decoder.", "", "Raises ValueError for none."]
+
+
+def test_what_was_printed_is_shown_as_it_was_printed_wherever_the_kernel_cut_it() -> None:
+    def stream(text: str, name: str = "stdout") -> dict[str, str]:
+        return {"output_type": "stream", "name": name, "text": text}
+
+    picture = {"output_type": "display_data", "data": {}}
+    pieces = [stream("one"), stream("\ntwo"), stream("a warning\n", "stderr"), picture, stream("\n\nfour\n")]
+    assert [each.get("text") for each in join_outputs(whole(pieces))] == ["one\ntwo\n\nfour\n", "a warning\n", None]
+
+
+def test_a_page_that_prints_something_else_than_its_notebook_stores_is_named(tmp_path: Path) -> None:
+    (tmp_path / "site" / "chapters").mkdir(parents=True)
+    (tmp_path / "chapters").mkdir()
+    printed = {"output_type": "stream", "name": "stdout", "text": ["a < b\n", "c\n"]}
+    cells = [
+        {"metadata": {}, "outputs": [printed]},
+        {"metadata": {"tags": ["nbval-ignore-output"]}, "outputs": [printed | {"text": "0.97 times"}]},
+        {"metadata": {}},
+    ]
+    (tmp_path / "chapters" / "one.ipynb").write_text(json.dumps({"cells": cells}), encoding="utf-8")
+    page = tmp_path / "site" / "chapters" / "one.html"
+    page.write_text("<pre>a &lt; b\nc</pre>", encoding="utf-8")
+    assert not printed_otherwise(tmp_path / "site", tmp_path / "chapters")
+    page.write_text("<pre>a &lt; b\n\nc</pre>", encoding="utf-8")
+    [problem] = printed_otherwise(tmp_path / "site", tmp_path / "chapters")
+    assert problem == "one.html: does not print what is stored: 'a < b\\nc'"
