@@ -194,6 +194,13 @@ def test_a_table_that_names_a_page_twice_is_drawn_with_two_owners_of_it():
     assert drawn.inline().count(">B</text>") == 3
 
 
+def test_a_free_page_that_somebody_still_owns_is_counted_as_free_and_said_to_be_owned():
+    pages = [PageView(0, {"A": Use(4, 4)}, ref_count=1), PageView(1, {"B": Use(4, 4)}, ref_count=0), PageView(2)]
+    said = repr(draw_pages(pages, 4, counting_tokens=False))
+    assert "3 pages of 4 slots: 1 used, 2 free." in said
+    assert "B owns page 1. Free in the pool, and yet owned: page 1. Free: page 2." in said
+
+
 def test_the_page_map_of_a_replay_is_the_one_of_the_cache(story):
     cache = story.cache
     replay = Replay(4).apply_all(cache.events)
@@ -533,6 +540,7 @@ def test_a_small_page_keeps_its_number_beside_a_bookmark_and_a_count_of_owners(p
 
 def test_a_page_that_an_owner_holds_uncounted_is_drawn_as_his_and_not_as_free():
     shown = draw_pages([PageView(0, {"B": Use(1, 1)}), PageView(1, cached=1), PageView(2)], 1, counting_tokens=False)
-    assert "3 pages of 1 slot: 2 used, 1 free. B owns page 0." in repr(shown)
-    assert "The prefix cache alone owns page 1. Free: page 2." in repr(shown)
+    assert "3 pages of 1 slot: 0 used, 3 free. B owns page 0." in repr(shown)
+    assert "The prefix cache alone owns page 1." in repr(shown)
+    assert "Free in the pool, and yet owned: pages 0–1. Free: page 2." in repr(shown)
     assert shown.inline().count('class="f"') == 1

@@ -74,7 +74,8 @@ def describe_pages(pages: list[PageView], page_size: int | None, counting_tokens
     free = [page.page_id for page in pages if page.free]
     idle = [page.page_id for page in pages if page.idle]
     pool = count_of(len(pages), "page") + (f" of {count_of(page_size, 'slot')}" if page_size else "")
-    words = [f"{pool}: {len(pages) - len(free)} used, {len(free)} free."]
+    lost = [page.page_id for page in pages if not (page.ref_count or page.free or page.null)]  # in a broken pool
+    words = [f"{pool}: {len(pages) - len(free) - len(lost)} used, {len(free) + len(lost)} free."]
     owners: dict[Owner, list[PageView]] = {}
     for page in pages:
         for owner in page.uses:
@@ -96,7 +97,7 @@ def describe_pages(pages: list[PageView], page_size: int | None, counting_tokens
             for who, use in page.uses.items()
             if use.times > 1
         ]
-        if page.unknown < 0:
+        if page.unknown < 0 and page.ref_count:
             words.append(f"Page {page.page_id} has {count_of(page.ref_count, 'reference')}, fewer than owners.")
     moving = [page.page_id for page in pages if page.moving]
     if moving:
@@ -106,6 +107,8 @@ def describe_pages(pages: list[PageView], page_size: int | None, counting_tokens
         words.append(f"The prefix cache owns {pages_named(kept)} too.")
     if idle:
         words.append(f"The prefix cache alone owns {pages_named(idle)}.")
+    if lost:
+        words.append(f"Free in the pool, and yet owned: {pages_named(lost)}.")
     if free:
         words.append(f"Free: {pages_named(free)}.")
     return " ".join(words)
