@@ -195,14 +195,18 @@ def _truncations(chance: Random, size: int) -> Case:
     more = chance.random() < 0.7
     computed = max(0, len(build()["A"].tokens) - chance.choice([0, 0, 1]))
 
-    def run(truncate: Function) -> Drawn:
+    def before() -> dict[str, mini.Sequence]:
         family = build()
         family["A"].num_computed = computed
+        return family
+
+    def run(truncate: Function) -> Drawn:
+        family = before()
         truncate(family["A"], length)
         if more:
             mini.append(family["A"], 50)
             compute_last(family["A"])
-        return _seen({}, build, family)
+        return _seen({}, before, family)
 
     then = ", then `append(A, 50)`" if more else ""
     return Case(f"`truncate(A, {length})`{then}: {words}, A has computed {computed}", run)
